@@ -1,0 +1,65 @@
+"""What a backbone is to the rest of the house."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from likemind.artifacts import key_of
+
+if TYPE_CHECKING:
+    from likemind.images.decode import Preprocessing
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A network that turns prepared pixels into one embedding an image.
+
+    Attributes:
+        name: As given to ``load_backbone``.
+        module: The network, in evaluation mode: ``module(pixels)`` is the pooled output.
+        preprocessing: From an RGB image to the network's input.
+        dim: Width of the embedding.
+        config: What the host library needs to build the network again.
+        layer: Which output is taken; ``pooled``.
+    """
+
+    name: str
+    module: nn.Module
+    preprocessing: Preprocessing
+    dim: int
+    config: dict[str, Any]
+    layer: str = "pooled"
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Return the embedding.
+
+        Shapes:
+            pixels: (n, 3, size, size). Returns (n, dim).
+        """
+        output: Tensor = self.module(pixels)
+        return output
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """SHA-256 over the names and bytes of all weights and buffers."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that decides the embedding: weights, architecture, layer, preprocessing."""
+        return key_of(
+            weights=self.weights_hash,
+            architecture=self.config["architecture"],
+            layer=self.layer,
+            preprocessing=self.preprocessing.model_dump(mode="json"),
+        )

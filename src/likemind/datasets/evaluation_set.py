@@ -1,0 +1,148 @@
+"""A folder that says what to evaluate on: images, judgements, labels and shifts, with their licences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from likemind.artifacts import PathLike, key_of, key_of_path, read_json, write_json
+from likemind.errors import LikemindError
+from likemind.images.collection import ImageCollection, open_images
+from likemind.readers.tables import read_judgements
+from likemind.triplets import Triplets, read_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Split = Literal["train", "validation", "heldout"]
+
+
+class Description(BaseModel):
+    """``dataset.json``.
+
+    Attributes:
+        name: First part of every metric id, such as ``emoji``.
+        source: Where the answers come from: ``human``, ``human_model`` or ``simulated``.
+        about: One sentence that reports print beside every figure.
+        images: File or folder of the images, relative to this file.
+        judgements: Split → file of judgements, relative to this file.
+        shifts: Name → images with the same ids under another look (``outline``), relative to this file.
+        licences: What → licence and credit.
+        showcase: Ids of items that reports show the neighbours of.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    source: Literal["human", "human_model", "simulated"]
+    about: str
+    images: str
+    judgements: dict[Split, str]
+    shifts: dict[str, str] = {}
+    licences: dict[str, str] = {}
+    showcase: list[str] = []
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row of ``items.parquet``.
+
+    Attributes:
+        id: The image's id.
+        name: For people.
+        category: Fine class, used by few-shot.
+        group: Superordinate group, used by grouping by meaning.
+        split: ``train``, ``validation`` or ``heldout``.
+        fewshot: Split whose few-shot tasks the item serves in (its whole category is unseen in training), or "".
+    """
+
+    id: str
+    name: str
+    category: str
+    group: str
+    split: str
+    fewshot: str
+
+
+class EvaluationSet:
+    """An evaluation folder: ``dataset.json``, ``items.parquet`` and the files that they name.
+
+    Example:
+        >>> data = EvaluationSet.load("runs/demo/data")  # doctest: +SKIP
+        >>> len(data.judgements("heldout"))  # doctest: +SKIP
+        4500
+    """
+
+    def __init__(self, path: Path, description: Description, items: list[Item]) -> None:
+        self.path = path
+        self.description = description
+        self.items = items
+        self._key: str | None = None
+
+    @classmethod
+    def load(cls, path: PathLike | EvaluationSet) -> EvaluationSet:
+        """Open an evaluation folder.
+
+        Raises:
+            LikemindError: A file is missing or not as it must be.
+        """
+        if isinstance(path, EvaluationSet):
+            return path
+        folder = Path(path)
+        try:
+            description = Description.model_validate(read_json(folder / "dataset.json"))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise LikemindError(f"{folder / 'dataset.json'}: {where}: {first['msg'].lower()}; mend it") from None
+        return cls(folder, description, _items(folder / "items.parquet"))
+
+    @property
+    def key(self) -> str:
+        """Hash of all its files."""
+        if self._key is None:
+            names = ["dataset.json", "items.parquet", self.description.images]
+            names += [*self.description.judgements.values(), *self.description.shifts.values()]
+            self._key = key_of(files={name: key_of_path(self.path / name) for name in names})
+        return self._key
+
+    def images(self, shift: str | None = None) -> ImageCollection:
+        """Return the images, or the same items under a shift."""
+        return open_images(self.path / (self.description.shifts[shift] if shift else self.description.images))
+
+    def judgements(self, split: Split) -> Triplets:
+        """Return a split's judgements."""
+        if split not in self.description.judgements:
+            raise LikemindError(f"{self.path} has no judgements for {split}: name their file in dataset.json")
+        found = read_judgements(self.path / self.description.judgements[split], source=self.description.source)
+        allowed = {item.id for item in self.items if item.split == split}
+        stray = [name for name in found.used_items if name not in allowed]
+        if stray:
+            raise LikemindError(f"{self.path}: the {split} judgements name {len(stray)} items that are not {split} items ({stray[0]!r}): mend the split")
+        return found
+
+    def select(self, split: Split | None = None, *, fewshot: Split | None = None) -> list[Item]:
+        """Return the items of a split, or those whose categories serve in its few-shot tasks."""
+        chosen = self.items if split is None else [item for item in self.items if item.split == split]
+        return chosen if fewshot is None else [item for item in chosen if item.fewshot == fewshot]
+
+
+def _items(path: Path) -> list[Item]:
+    table: pa.Table = read_table(path)
+    missing = [name for name in Item.__annotations__ if name not in table.column_names]
+    if missing:
+        raise LikemindError(f"{path} has no column {', '.join(missing)}: add it")
+    rows = [Item(**{name: row[name] or "" for name in Item.__annotations__}) for row in table.to_pylist()]
+    if len({row.id for row in rows}) < len(rows):
+        ids, counts = np.unique([row.id for row in rows], return_counts=True)
+        raise LikemindError(f"{path} holds the id {str(ids[counts > 1][0])!r} twice: ids must be unique")
+    return rows
+
+
+def write_description(folder: Path, description: Description) -> None:
+    """Write ``dataset.json``."""
+    write_json(folder / "dataset.json", description.model_dump(mode="json"))

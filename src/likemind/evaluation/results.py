@@ -1,0 +1,141 @@
+"""Scores and paired comparisons: the contract's ``results.json``, schema 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from likemind.artifacts import PathLike, read_json, write_json
+from likemind.errors import LikemindError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Verdict = Literal["better", "no difference seen", "worse"]
+
+
+class Score(BaseModel):
+    """One number about one model at one layer, with all that is needed to read it.
+
+    Attributes:
+        model: Such as ``base``, ``teacher``, ``control``, ``aligned``.
+        metric: ``dataset/split/metric[.level][.kK]@layer``.
+        value: The number; ``low`` and ``high`` bound its 95 % bootstrap interval.
+        n: Number of triplets, episodes or items behind it.
+        chance: What a model that knows nothing gets.
+        ceiling: What a model that knows all about people would get.
+        higher_is_better: False for errors.
+        source: Of the answers: ``human``, ``human_model``, ``simulated``, ``pseudo``; ``labels`` where none are used.
+        similarity: ``cosine``, or ``cosine, centred``.
+        temperature: That turned similarities into probabilities, where it matters.
+        seed: Of the resampling.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    chance: float | None = None
+    ceiling: float | None = None
+    higher_is_better: bool = True
+    source: str
+    similarity: str
+    temperature: float | None = None
+    seed: int = 0
+
+    @property
+    def layer(self) -> str:
+        """The layer that the metric's id names."""
+        return self.metric.rpartition("@")[2]
+
+
+class Comparison(BaseModel):
+    """A paired difference between two models on one metric, at ``model``'s layer.
+
+    ``difference`` is ``model`` minus ``against``; the verdict looks at its interval and at which direction is better.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    against: str
+    metric: str
+    difference: float
+    low: float
+    high: float
+    n: int
+    verdict: Verdict
+
+
+class Results(BaseModel):
+    """What ``evaluate`` returns and ``results.json`` holds.
+
+    Example:
+        >>> results = Results.load("runs/demo/results")  # doctest: +SKIP
+        >>> results.score("aligned", "emoji/heldout/agreement.all@shipped").value  # doctest: +SKIP
+        0.47
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    run: dict[str, Any]
+    scores: list[Score]
+    comparisons: list[Comparison]
+
+    @classmethod
+    def load(cls, path: PathLike | Results) -> Results:
+        """Read ``results.json``, or the one in a folder.
+
+        Raises:
+            LikemindError: The file is missing or of another schema.
+        """
+        if isinstance(path, Results):
+            return path
+        place = Path(path)
+        place = place / "results.json" if place.is_dir() else place
+        try:
+            return cls.model_validate(read_json(place))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise LikemindError(f"{place} is not a results file of schema 1 ({where}: {first['msg'].lower()}): evaluate again") from None
+
+    def save(self, path: Path) -> None:
+        """Write ``results.json``."""
+        write_json(path, self.model_dump(mode="json", by_alias=True))
+
+    def find(self, *, model: str | None = None, metric: str = "", layer: str | None = None) -> Iterator[Score]:
+        """Yield the scores of a model whose id has ``metric`` as its part before ``@``, or all where nothing is named."""
+        for score in self.scores:
+            stem, _, at = score.metric.rpartition("@")
+            if model in (None, score.model) and metric in ("", stem) and layer in (None, at):
+                yield score
+
+    def score(self, model: str, metric: str) -> Score:
+        """Return one score by its full id.
+
+        Raises:
+            LikemindError: There is none.
+        """
+        for score in self.scores:
+            if (score.model, score.metric) == (model, metric):
+                return score
+        raise LikemindError(f"these results hold no {metric} of {model}: evaluate it")
+
+    def comparison(self, model: str, against: str, metric: str) -> Comparison:
+        """Return one comparison by its full id.
+
+        Raises:
+            LikemindError: There is none.
+        """
+        for comparison in self.comparisons:
+            if (comparison.model, comparison.against, comparison.metric) == (model, against, metric):
+                return comparison
+        raise LikemindError(f"these results hold no comparison of {model} against {against} on {metric}: evaluate both together")

@@ -1,0 +1,118 @@
+"""Safe decoding, and the preprocessing that belongs to a model."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from likemind.errors import LikemindError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+MAX_PIXELS = 100_000_000
+
+_PIL_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def decode(data: bytes, name: str) -> Image.Image:
+    """Decode an image to RGB; transparent parts become white, of an animation the first frame is taken.
+
+    Args:
+        data: The file's bytes.
+        name: What to call it in an error.
+
+    Raises:
+        LikemindError: Not an image of an admitted format, truncated, or over 100 million pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            if image.width * image.height > MAX_PIXELS:
+                raise LikemindError(
+                    f"{name} has {image.width}×{image.height} pixels, more than the {MAX_PIXELS:,} that are admitted "
+                    "(a decompression bomb?): remove it, make it smaller, or pass --skip-bad"
+                )
+            image.load()
+            return _to_rgb(image)
+    except Image.DecompressionBombError:
+        raise LikemindError(f"{name} is a decompression bomb: remove it, or pass --skip-bad") from None
+    except Image.UnidentifiedImageError:
+        kinds = ", ".join(FORMATS)
+        raise LikemindError(f"{name} is not an image of a known kind ({kinds}): remove it, or pass --skip-bad") from None
+    except (OSError, SyntaxError, ValueError, IndexError, EOFError) as error:
+        if isinstance(error, LikemindError):
+            raise
+        raise LikemindError(f"{name} is damaged ({error}): replace it, or pass --skip-bad") from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        grey = np.asarray(image, dtype=np.float32)
+        scale = 255.0 / 65535.0 if image.mode != "F" else 255.0
+        image = Image.fromarray(np.clip(grey * scale, 0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        page = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(page, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+class Preprocessing(BaseModel):
+    """From an RGB image to a model's input.
+
+    Attributes:
+        size: Height and width of the input, in pixels.
+        resize: "crop" scales the shorter side to ``size / crop_share`` and takes the centre, as timm does;
+            "squash" scales the whole image to ``size``, as AligNet does.
+        crop_share: Share of the scaled image that the crop keeps, in (0, 1].
+        interpolation: Filter of the scaling.
+        antialias: Widen the filter when making an image smaller. False is OpenCV's behaviour (cubic a=−0.75).
+        mean: Subtracted from each channel, whose range is [0, 1].
+        std: Divides each channel.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int = Field(ge=8, le=4096)
+    resize: Literal["crop", "squash"] = "crop"
+    crop_share: float = Field(default=0.875, gt=0, le=1)
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    antialias: bool = True
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return the input tensor, float32 (3, size, size)."""
+        pixels = self._resized(image)
+        mean, std = torch.tensor(self.mean).view(3, 1, 1), torch.tensor(self.std).view(3, 1, 1)
+        return (pixels - mean) / std
+
+    def _resized(self, image: Image.Image) -> Tensor:
+        width, height = image.size
+        if self.resize == "squash":
+            target = (self.size, self.size)
+        else:
+            scaled = int(self.size / self.crop_share)
+            shorter = min(width, height)
+            target = (int(scaled * width / shorter), int(scaled * height / shorter))
+        pixels = self._scaled(image, target)
+        top = round((pixels.shape[1] - self.size) / 2)
+        left = round((pixels.shape[2] - self.size) / 2)
+        return pixels[:, top : top + self.size, left : left + self.size]
+
+    def _scaled(self, image: Image.Image, target: tuple[int, int]) -> Tensor:
+        if self.antialias:
+            return _to_tensor(image.resize(target, _PIL_FILTERS[self.interpolation]))
+        batch = _to_tensor(image).unsqueeze(0)
+        return torch.nn.functional.interpolate(batch, size=target[::-1], mode=self.interpolation, align_corners=False)[0]
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).float() / 255

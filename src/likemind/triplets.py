@@ -1,0 +1,281 @@
+"""Triplets: three items each, and what is known of how they are judged. The currency of the house."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from likemind.artifacts import PathLike, write_atomic
+from likemind.choice import ODD_OF_PAIR, PAIRS
+from likemind.errors import LikemindError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Level = Literal["between_class", "class_border", "within_class"]
+Source = Literal["human", "human_model", "simulated", "pseudo"]
+LEVELS: tuple[str, ...] = get_args(Level)
+SOURCES: tuple[str, ...] = get_args(Source)
+
+_ITEM_COLUMNS = ("item_0", "item_1", "item_2")
+_PAIR_OF_POSITIONS = {frozenset(pair): number for number, pair in enumerate(PAIRS)}
+
+
+@dataclass(frozen=True, eq=False)
+class Triplets:
+    """Odd-one-out trials, one a row.
+
+    Pairs stand in the order 01, 02, 12; the odd one out of pair 0 is item 2, of pair 1 item 1, of pair 2 item 0.
+
+    Attributes:
+        items: Ids of the items that ``indices`` count.
+        indices: (n, 3) int32.
+        choice: (n,) int8, the position 0–2 that was picked as the odd one out.
+        probabilities: (n, 3) by pair, rows summing to one.
+        similarities: (n, 3) by pair.
+        response_time: (n,) seconds.
+        participant: (n,) names.
+        level: (n,) of ``between_class``, ``class_border``, ``within_class``.
+        source: ``human`` (recorded answers), ``human_model``, ``simulated`` or ``pseudo`` (a teacher's labels).
+
+    Raises:
+        LikemindError: A row repeats an item, points outside the items, or holds NaN; the row is named (counting from 0).
+
+    Example:
+        >>> Triplets(["ant", "bee", "car"], np.array([[0, 1, 2]]), choice=np.array([2]), source="human").odd_items
+        ['car']
+    """
+
+    items: Sequence[str]
+    indices: np.ndarray
+    choice: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+    similarities: np.ndarray | None = None
+    response_time: np.ndarray | None = None
+    participant: np.ndarray | None = None
+    level: np.ndarray | None = None
+    source: str = "human"
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        indices = np.asarray(self.indices)
+        if indices.ndim != 2 or indices.shape[1] != 3:
+            raise LikemindError(f"triplets need the shape (n, 3), got {indices.shape}: give three items a row")
+        _check_indices(indices, len(self.items))
+        set_(self, "items", list(self.items))
+        set_(self, "indices", indices.astype(np.int32))
+        for name, kind in (("choice", np.int8), ("probabilities", None), ("similarities", None), ("response_time", np.float64)):
+            value = getattr(self, name)
+            if value is not None:
+                set_(self, name, np.asarray(value) if kind is None else _integers(value, name) if kind is np.int8 else np.asarray(value, kind))
+        for name in ("participant", "level"):
+            if getattr(self, name) is not None:
+                set_(self, name, np.asarray(getattr(self, name), dtype=object))
+        self._check_columns()
+
+    def _check_columns(self) -> None:
+        for name, value in self.columns().items():
+            if len(value) != len(self):
+                raise LikemindError(f"{name} has {len(value)} rows for {len(self)} triplets: give one a triplet")
+        for name in ("probabilities", "similarities"):
+            value = getattr(self, name)
+            if value is not None:
+                if value.shape != (len(self), 3):
+                    raise LikemindError(f"{name} needs the shape ({len(self)}, 3), got {value.shape}: give one a pair")
+                _refuse(~np.isfinite(value).all(axis=1), f"{name} is not finite (NaN or infinite)", "remove or mend it")
+        if self.choice is not None:
+            _refuse((self.choice < 0) | (self.choice > 2), "choice is not 0, 1 or 2", "give the position of the odd one out")
+        if self.probabilities is not None:
+            wrong = (self.probabilities < 0).any(axis=1) | (np.abs(self.probabilities.sum(axis=1) - 1) > 1e-3)
+            _refuse(wrong, "probabilities are negative or do not sum to 1", "normalise them")
+        if self.level is not None:
+            _refuse(~np.isin(self.level.astype(str), LEVELS), f"level is not one of {', '.join(LEVELS)}", "rename it")
+        if self.source not in SOURCES:
+            raise LikemindError(f"source {self.source!r} is not one of {', '.join(SOURCES)}: say where the answers come from")
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return the optional columns that are there."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)[2:-1]}
+        return {name: value for name, value in named.items() if value is not None}
+
+    @property
+    def odd_items(self) -> list[str]:
+        """Ids of the items that were picked as the odd one out."""
+        if self.choice is None:
+            raise LikemindError("these triplets hold no choice: read them from recorded answers")
+        return [self.items[row[position]] for row, position in zip(self.indices, self.choice, strict=True)]
+
+    @property
+    def used_items(self) -> list[str]:
+        """Ids of the items that occur in a triplet, in the order of ``items``."""
+        return [self.items[index] for index in np.unique(self.indices)]
+
+    def rows(self, which: np.ndarray) -> Triplets:
+        """Return the rows chosen by a mask or by positions."""
+        return replace(self, indices=self.indices[which], **{name: value[which] for name, value in self.columns().items()})
+
+    def within(self, ids: Sequence[str]) -> Triplets:
+        """Return the rows whose three items are all among ``ids``."""
+        known = set(ids)
+        inside = np.array([item in known for item in self.items], dtype=bool)
+        return self.rows(inside[self.indices].all(axis=1))
+
+    def positions_in(self, ids: Sequence[str], where: str) -> np.ndarray:
+        """Return ``indices`` as (n, 3) positions in ``ids``.
+
+        Raises:
+            LikemindError: A judged item is not among them; up to five are named. ``where`` says where was looked.
+        """
+        place = {name: position for position, name in enumerate(ids)}
+        used = np.unique(self.indices)
+        missing = [self.items[index] for index in used if self.items[index] not in place]
+        if missing:
+            named = ", ".join(map(repr, missing[:5])) + (", …" if len(missing) > 5 else "")
+            raise LikemindError(f"the judgements name {len(missing)} items that {where} lacks ({named}): add their images, or drop those rows")
+        table = np.full(len(self.items), -1, dtype=np.int64)
+        table[used] = [place[self.items[index]] for index in used]
+        return table[self.indices]
+
+    def targets(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return each distinct triplet once, with the distribution over its pairs and its number of answers.
+
+        The distribution is ``probabilities`` where given, else the share of answers for each pair.
+
+        Returns:
+            indices (m, 3) with each row sorted, distribution (m, 3) by pair of the sorted row, answers (m,).
+        """
+        order = np.argsort(self.indices, axis=1, kind="stable")
+        ordered = np.take_along_axis(self.indices, order, axis=1)
+        distinct, row_of = np.unique(ordered, axis=0, return_inverse=True)
+        row_of = row_of.reshape(-1)
+        by_pair = self._by_pair()[np.arange(len(self))[:, None], _pairs_after(order)]
+        total = np.zeros((len(distinct), 3))
+        np.add.at(total, row_of, by_pair)
+        answers = np.bincount(row_of, minlength=len(distinct)).astype(float)
+        return distinct, total / answers[:, None], answers
+
+    def _by_pair(self) -> np.ndarray:
+        if self.probabilities is not None:
+            return self.probabilities.astype(float)
+        if self.choice is None:
+            raise LikemindError("these triplets hold neither choices nor probabilities: read them from recorded answers")
+        return np.eye(3)[np.array(ODD_OF_PAIR)[self.choice]]
+
+    def to_parquet(self, path: PathLike) -> None:
+        """Write one file with the items' ids in each row: the layout for judgements.
+
+        Columns ``item_0``, ``item_1``, ``item_2`` and the optional ones; ``source`` is in the file's metadata.
+        """
+        names = np.array(self.items, dtype=object)[self.indices]
+        table = pa.table({c: pa.array(names[:, k]).dictionary_encode() for k, c in enumerate(_ITEM_COLUMNS)} | self._arrow())
+        write_table(Path(path), table.replace_schema_metadata({"likemind.source": self.source}))
+
+    def save(self, folder: PathLike) -> None:
+        """Write ``items.parquet`` and ``triplets.parquet`` with int32 indices: the layout for millions of labels."""
+        where = Path(folder)
+        write_table(where / "items.parquet", pa.table({"id": list(self.items)}))
+        table = pa.table({f"index_{k}": self.indices[:, k] for k in range(3)} | self._arrow())
+        write_table(where / "triplets.parquet", table.replace_schema_metadata({"likemind.source": self.source}))
+
+    def _arrow(self) -> dict[str, Any]:
+        arrays: dict[str, Any] = {}
+        for name, value in self.columns().items():
+            if value.ndim == 2:
+                arrays |= {f"{name}_{k}": value[:, k] for k in range(3)}
+            else:
+                arrays[name] = pa.array(value).dictionary_encode() if value.dtype == object else value
+        return arrays
+
+    @classmethod
+    def load(cls, folder: PathLike) -> Triplets:
+        """Read what ``save`` wrote."""
+        where = Path(folder)
+        items = read_table(where / "items.parquet").column("id").to_pylist()
+        table = read_table(where / "triplets.parquet")
+        indices = np.stack([table.column(f"index_{k}").to_numpy() for k in range(3)], axis=1)
+        return cls(items, indices, **columns_of(table), source=_source(table))
+
+
+def columns_of(table: pa.Table) -> dict[str, np.ndarray]:
+    """Return the optional columns of a table in either layout."""
+    found: dict[str, np.ndarray] = {}
+    for field in fields(Triplets)[2:-1]:
+        if f"{field.name}_0" in table.column_names:
+            found[field.name] = np.stack([table.column(f"{field.name}_{k}").to_numpy() for k in range(3)], axis=1)
+        elif field.name in table.column_names:
+            found[field.name] = np.array(table.column(field.name).to_pylist(), dtype=object if field.name in ("participant", "level") else None)
+    return found
+
+
+def _source(table: pa.Table) -> str:
+    return (table.schema.metadata or {}).get(b"likemind.source", b"human").decode()
+
+
+def from_item_table(table: pa.Table, source: str | None) -> Triplets:
+    """Build triplets from a table with the columns ``item_0``, ``item_1``, ``item_2`` and any optional ones."""
+    names = np.stack([np.array(table.column(c).to_pylist(), dtype=object) for c in _ITEM_COLUMNS], axis=1)
+    _refuse((names == None).any(axis=1), "an item is missing", "fill or remove it")  # noqa: E711
+    items, indices = np.unique(names.astype(str), return_inverse=True)
+    return Triplets(items.tolist(), indices.reshape(-1, 3), **columns_of(table), source=source or _source(table))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file, atomically."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_atomic(path, sink.getvalue().to_pybytes())
+
+
+def read_table(path: Path) -> pa.Table:
+    """Read a Parquet file, or say what is wrong with it."""
+    try:
+        return pq.read_table(os.fspath(path))
+    except FileNotFoundError:
+        raise LikemindError(f"{path} does not exist: check the path") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise LikemindError(f"{path} is not a readable Parquet file ({str(error).splitlines()[0]}): make it again") from None
+
+
+def _pairs_after(order: np.ndarray) -> np.ndarray:
+    """Return, for each pair of the sorted row, its number in the row as it was."""
+    table = np.zeros((3, 3), dtype=np.int64)
+    for pair, number in _PAIR_OF_POSITIONS.items():
+        a, b = sorted(pair)
+        table[a, b] = table[b, a] = number
+    return np.stack([table[order[:, a], order[:, b]] for a, b in PAIRS], axis=1)
+
+
+def _integers(value: Any, name: str) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype.kind == "f":
+        _refuse(~np.isfinite(array) | (array != np.round(np.nan_to_num(array))), f"{name} is not a whole number", "remove or mend it")
+    if array.dtype.kind not in "iuf":
+        raise LikemindError(f"{name} must be whole numbers, got {array.dtype}: give positions 0, 1 or 2")
+    return np.clip(array, -128, 127).astype(np.int8)
+
+
+def _check_indices(indices: np.ndarray, items: int) -> None:
+    if indices.dtype.kind == "f":
+        _refuse(~np.isfinite(indices).all(axis=1), "an index is NaN", "remove or mend it")
+    elif indices.dtype.kind not in "iu":
+        raise LikemindError(f"indices must be whole numbers, got {indices.dtype}: give positions in the list of items")
+    _refuse((indices < 0).any(axis=1), "an index is negative", "count items from 0")
+    _refuse((indices >= items).any(axis=1), f"an index is beyond the {items} items", "count items from 0, or add the missing ones")
+    repeated = (indices[:, 0] == indices[:, 1]) | (indices[:, 0] == indices[:, 2]) | (indices[:, 1] == indices[:, 2])
+    _refuse(repeated, "an item is repeated", "remove it: a triplet needs three different items")
+
+
+def _refuse(wrong: np.ndarray, what: str, mend: str) -> None:
+    if wrong.any():
+        count, first = int(wrong.sum()), int(np.flatnonzero(wrong)[0])
+        more = f" (and {count - 1} more rows)" if count > 1 else ""
+        raise LikemindError(f"triplet {first} (counting from 0){more}: {what}; {mend}")
