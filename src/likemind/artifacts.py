@@ -1,7 +1,7 @@
 """A directory with a manifest: keyed by what made it, written atomically, checked when read.
 
-A verb works in ``OUT.partial``. At the end everything is flushed to disk, ``run.json`` is written last, and the directory
-is renamed to ``OUT``. So ``OUT`` is either whole or absent, and a killed run is continued by the same command.
+A verb works in ``OUT.partial``. At the end everything is flushed to disk, ``run.json`` is written last, and the
+directory is renamed to ``OUT``. So ``OUT`` is either whole or absent, and the same command continues a killed run.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from likemind.errors import LikemindError
 from likemind.progress import log
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 PathLike = str | os.PathLike[str]
 
 _LIBRARIES = ("likemind", "torch", "timm", "numpy", "scipy", "scikit-learn", "Pillow", "pyarrow")
 _CHUNK = 1 << 20
+_OWN = {"plan.json", "plan.json.tmp", "metrics.jsonl"}
 
 
 def key_of(**parts: Any) -> str:
@@ -56,9 +58,11 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file, or say that it is not one."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise LikemindError(f"{path} does not exist: check the path, or make it again") from None
+    except OSError as error:
+        raise LikemindError(f"{path} cannot be read ({error.strerror}): check the path and its permissions") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise LikemindError(f"{path} is not valid JSON ({error}): make it again") from None
 
@@ -97,19 +101,47 @@ def content_hashes(paths: list[Path], *, verify: bool = False) -> list[str]:
         paths: Files to hash.
         verify: Read every byte again instead of trusting what is remembered.
     """
-    with contextlib.closing(sqlite3.connect(cache_folder() / "hashes.sqlite", timeout=60)) as memory, memory:
-        memory.execute("CREATE TABLE IF NOT EXISTS hashes (path TEXT PRIMARY KEY, size INT, mtime INT, sha256 TEXT)")
-        hashes = []
-        for path in paths:
-            status = path.stat()
-            name, size, mtime = str(path.resolve()), status.st_size, status.st_mtime_ns
-            query = "SELECT sha256 FROM hashes WHERE path = ? AND size = ? AND mtime = ?"
-            known = None if verify else memory.execute(query, (name, size, mtime)).fetchone()
-            if known is None:
-                known = (_digest(path),)
-                memory.execute("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?)", (name, size, mtime, known[0]))
-            hashes.append(known[0])
-    return hashes
+    seen = []
+    for path in paths:
+        status = path.stat()
+        seen.append((os.fsencode(path.resolve()), status.st_size, status.st_mtime_ns))
+    known = {} if verify else _recall(seen)
+    fresh = {file: _digest(path) for file, path in zip(seen, paths, strict=True) if file not in known}
+    _remember(fresh)
+    return [known.get(file) or fresh[file] for file in seen]
+
+
+_File = tuple[bytes, int, int]
+
+
+@contextlib.contextmanager
+def _memory() -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(cache_folder() / "hashes.sqlite", timeout=10)) as memory, memory:
+        memory.execute("CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INT, mtime INT, sha256 TEXT)")
+        yield memory
+
+
+def _recall(files: list[_File]) -> dict[_File, str]:
+    """Return what is remembered. The memory only saves time: where it cannot be used, files are hashed each time."""
+    known: dict[_File, str] = {}
+    query = "SELECT sha256 FROM files WHERE path = ? AND size = ? AND mtime = ?"
+    with contextlib.suppress(sqlite3.Error, OSError), _memory() as memory:
+        for file in files:
+            row = memory.execute(query, file).fetchone()
+            if row is not None:
+                known[file] = str(row[0])
+    return known
+
+
+def _remember(hashes: dict[_File, str]) -> None:
+    if not hashes:
+        return
+    try:
+        with _memory() as memory:
+            rows = [(*file, sha256) for file, sha256 in hashes.items()]
+            memory.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+    except (sqlite3.Error, OSError) as error:
+        log.warning("hashes of files cannot be remembered (%s): check the cache folder", error)
 
 
 def content_hash(path: Path, *, verify: bool = False) -> str:
@@ -144,8 +176,10 @@ def read_run(path: PathLike, *, verb: str | None = None, verify: bool = False) -
         what = f"an output of `likemind {verb}`" if verb else "a likemind artifact"
         raise LikemindError(f"{folder} is not {what} (it has no run.json): check the path")
     run: dict[str, Any] = read_json(folder / "run.json")
-    if verb and run.get("verb") != verb:
-        raise LikemindError(f"{folder} was made by `likemind {run.get('verb')}`, where an output of `likemind {verb}` is needed")
+    if not isinstance(run, dict) or not {"key", "verb", "files"} <= set(run):
+        raise LikemindError(f"{folder / 'run.json'} was not written by likemind: check the path")
+    if verb and run["verb"] != verb:
+        raise LikemindError(f"{folder} was made by `likemind {run['verb']}`: give an output of `likemind {verb}`")
     for name, (size, sha256) in run["files"].items():
         file = folder / name
         if not file.exists() or file.stat().st_size != size or (verify and _digest(file) != sha256):
@@ -167,6 +201,8 @@ def key_of_path(path: Path, *, verify: bool = False) -> str:
 
 
 def _partial(out: Path) -> Path:
+    if out.name in ("", ".."):
+        raise LikemindError(f"{out} cannot be written to: name a folder to make")
     return out.with_name(out.name + ".partial")
 
 
@@ -188,7 +224,8 @@ class Artifact:
         figures: Put here what ``run.json`` should tell.
 
     Raises:
-        LikemindError: ``out`` holds another run and ``overwrite`` is false, or another process is at work on it.
+        LikemindError: ``out`` holds another run and ``overwrite`` is false, or another process is at work on it. What
+            likemind did not write is never replaced.
     """
 
     def __init__(
@@ -209,67 +246,126 @@ class Artifact:
         self._overwrite = overwrite
         self._lock: int | None = None
         self._started = time.monotonic()
-        self._restore()
-        self.done = self._is_done()
+        try:
+            with _disk_errors(self.path):
+                unattended = self._try_lock() or not self.path.exists()
+                self.done = self._settle() if unattended else self._is_done()
+        finally:
+            self._unlock()
         if self.done:
             log.info("%s: unchanged, nothing to do", self.out)
 
     @property
     def _old(self) -> Path:
-        return self.out.with_name(self.out.name + ".old")
+        return self.out.with_name(f".{self.out.name}.replaced")
 
-    def _restore(self) -> None:
-        """Finish or undo a replacement of ``out`` that was cut off between its renames."""
-        if self._old.exists() and not self.out.exists():
-            if (self.path / "run.json").exists():
-                self.path.replace(self.out)
-            else:
-                self._old.replace(self.out)
+    def _settle(self) -> bool:
+        """Finish or undo a commit that was cut off; return whether ``out`` holds this very run."""
         if self._old.exists():
-            shutil.rmtree(self._old)
+            if not self.out.exists() and (self.path / "run.json").exists():
+                self._publish()
+            elif not self.out.exists():
+                self._old.replace(self.out)
+            shutil.rmtree(self._old, ignore_errors=True)
+        if self._is_done():
+            return True
+        if not self._is_whole():
+            return False
+        self._publish()
+        return True
+
+    def _is_whole(self) -> bool:
+        """Whether the partial folder lacks nothing of this very run but its rename."""
+        try:
+            return (self.path / "run.json").exists() and read_run(self.path, verify=True)["key"] == self.key
+        except LikemindError:
+            return False
 
     def _is_done(self) -> bool:
         if not self.out.exists():
             return False
-        if (self.out / "run.json").exists() and read_json(self.out / "run.json").get("key") == self.key:
-            read_run(self.out)
-            return True
-        if self.out.is_dir() and not any(self.out.iterdir()):
+        if not self.out.is_dir():
+            raise LikemindError(f"{self.out} is a file: choose another --out")
+        if not any(self.out.iterdir()):
             return False
+        if not (self.out / "run.json").exists():
+            raise LikemindError(f"{self.out} holds files that likemind did not write: choose another --out")
+        try:
+            if read_json(self.out / "run.json")["key"] == self.key:
+                read_run(self.out, verify=self._overwrite)
+                return True
+        except (LikemindError, KeyError, TypeError):
+            if not self._overwrite:
+                raise LikemindError(f"{self.out} is damaged: pass --overwrite to make it again") from None
         if not self._overwrite:
-            raise LikemindError(f"{self.out} already holds something else: choose another --out, or pass --overwrite to replace it")
+            raise LikemindError(
+                f"{self.out} already holds something else: choose another --out, or pass --overwrite to replace it"
+            )
         return False
 
     def __enter__(self) -> Self:
         if self.done:
             return self
-        with _disk_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._take_lock()
-            plan = self.path / "plan.json"
-            if plan.exists() and read_json(plan)["key"] != self.key:
-                if not self._overwrite:
-                    raise LikemindError(
-                        f"{self.path} holds an unfinished run with other settings or inputs: "
-                        "finish it, remove it, or pass --overwrite to discard it"
-                    )
-                shutil.rmtree(self.path)
-                self.path.mkdir()
-                self._take_lock()
-            if not plan.exists():
-                write_json(plan, {"key": self.key})
+        try:
+            with _disk_errors(self.path):
+                self._begin()
+        except BaseException:
+            self._unlock()
+            raise
         return self
 
-    def _take_lock(self) -> None:
-        if os.name != "posix":
+    def _begin(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        while not self._try_lock():
+            if self.path.exists():
+                raise LikemindError(f"another process is writing {self.out}: wait for it, or choose another --out")
+            self.path.mkdir(exist_ok=True)
+        self.done = self._settle()
+        if self.done:  # another process has made it since
+            self._sweep()
             return
+        if self._unfinished_key() not in (None, self.key):
+            if not self._overwrite:
+                raise LikemindError(
+                    f"{self.path} holds an unfinished run with other settings or inputs: "
+                    "finish it, remove it, or pass --overwrite to discard it"
+                )
+            for entry in self.path.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        write_json(self.path / "plan.json", {"key": self.key})
+        (self.path / "run.json").unlink(missing_ok=True)
+
+    def _unfinished_key(self) -> str | None:
+        """Return the key of the run whose work is in the partial folder; None if there is no work."""
+        for name in ("plan.json", "run.json"):
+            if (self.path / name).exists():
+                return str(read_json(self.path / name).get("key"))
+        return "unknown" if {entry.name for entry in self.path.iterdir()} - _OWN else None
+
+    def _try_lock(self) -> bool:
+        """Take the partial folder's lock; False if the folder is not there or another process holds it."""
+        if os.name != "posix":
+            return self.path.exists()
         import fcntl
 
-        self._lock = os.open(self.path, os.O_RDONLY)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LikemindError(f"another process is writing {self.out}: wait for it, or choose another --out") from None
+            descriptor = os.open(self.path, os.O_RDONLY)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_ino == self.path.stat().st_ino:
+                self._lock = descriptor
+                return True
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        os.close(descriptor)
+        return False
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         try:
@@ -281,41 +377,47 @@ class Artifact:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise _disk_full(self.path) from error
         finally:
-            if self._lock is not None:
-                os.close(self._lock)
-                self._lock = None
+            self._unlock()
 
     def _commit(self) -> None:
-        for leftover in (*self.path.rglob("*.tmp"), self.path / "plan.json"):
-            leftover.unlink(missing_ok=True)
-        files = sorted(file for file in self.path.rglob("*") if file.is_file() and file.name != "run.json")
+        for leftover in self.path.rglob("*.tmp"):
+            leftover.unlink()
+        own = {self.path / "plan.json", self.path / "run.json"}
+        files = sorted(file for file in self.path.rglob("*") if file.is_file() and file not in own)
         for file in files:
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
+        for folder in {file.parent for file in files}:
+            sync_folder(folder)
         listed = {file.relative_to(self.path).as_posix(): [file.stat().st_size, _digest(file)] for file in files}
         seconds = round(time.monotonic() - self._started, 2)
         run = {"schema": 1, "key": self.key, **self._about, "figures": self.figures, "versions": versions()}
         write_json(self.path / "run.json", {**run, "seconds": seconds, "files": listed})
+        self._publish()
+        log.info("%s: written in %.1f s", self.out, seconds)
+
+    def _publish(self) -> None:
+        (self.path / "plan.json").unlink(missing_ok=True)
         if self.out.exists():
             self.out.replace(self._old)
         self.path.replace(self.out)
         sync_folder(self.out.parent)
-        if self._old.exists():
-            shutil.rmtree(self._old)
-        log.info("%s: written in %.1f s", self.out, seconds)
+        shutil.rmtree(self._old, ignore_errors=True)
 
     def _sweep(self) -> None:
         """Leave nothing behind after a user's mistake, unless finished work is there to be continued."""
-        if self.path.exists() and {entry.name for entry in self.path.iterdir()} <= {"plan.json", "metrics.jsonl", "plan.json.tmp"}:
+        if self.path.exists() and {entry.name for entry in self.path.iterdir()} <= _OWN:
             shutil.rmtree(self.path)
 
 
 def _disk_full(path: Path) -> LikemindError:
-    return LikemindError(f"the disk is full while writing {path}: free some space and run the same command again, it will continue")
+    return LikemindError(
+        f"the disk is full while writing {path}: free some space and run the same command again, it will continue"
+    )
 
 
 @contextlib.contextmanager
-def _disk_errors(path: Path) -> Any:
+def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
 """The one model of the odd-one-out choice, in log space.
 
-Of three items 0, 1, 2 a person picks the most similar pair; the item outside it is the odd one out. With a similarity s for
-each pair, in the order 01, 02, 12,
+Of three items 0, 1, 2 a person picks the most similar pair; the item outside it is the odd one out. With a similarity s
+for each pair, in the order 01, 02, 12,
 
     log p(pair) = log_softmax(s / tau)
 
@@ -9,6 +9,8 @@ each pair, in the order 01, 02, 12,
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -55,21 +57,24 @@ def log_probabilities(similarities: Tensor, temperature: float = 1.0) -> Tensor:
 
 def entropy(log_p: Tensor) -> Tensor:
     """Return the choice's Shannon entropy in nats, between 0 and ln 3."""
-    return torch.special.entr(log_p.exp()).sum(-1)
+    finite = log_p.clamp(min=torch.finfo(log_p.dtype).min)  # 0 · log 0 = 0, and its gradient too
+    return -(finite.exp() * finite).sum(-1)
 
 
 def choose(similarities: Tensor) -> Tensor:
     """Return the pair with the largest similarity, or -1 for a tie.
 
-    A tie is a difference of the two best under 1e-6 of their size. It counts as wrong, so that a constant model scores zero.
+    A tie is a difference of the two best under 1e-6 of their size, or NaN. It counts as wrong, so that a constant model
+    scores zero.
 
     Shapes:
         similarities: (n, 3). Returns (n,) int64.
     """
-    best, pair = similarities.topk(2, dim=-1)
+    wide = similarities if similarities.dtype == torch.float64 else similarities.float()
+    best, pair = wide.topk(2, dim=-1)
     size = best.abs().amax(dim=-1)
-    tied = best[:, 0] - best[:, 1] <= TIE * size
-    return torch.where(tied, torch.full_like(pair[:, 0], -1), pair[:, 0])
+    clear = best[:, 0] - best[:, 1] > TIE * size
+    return torch.where(clear & ~wide.isnan().any(dim=-1), pair[:, 0], torch.full_like(pair[:, 0], -1))
 
 
 def fit_temperature(similarities: Tensor, target: Tensor) -> float:
@@ -87,8 +92,8 @@ def fit_temperature(similarities: Tensor, target: Tensor) -> float:
     spread = float(wide.std()) or 1.0
 
     def cross_entropy(log_ratio: float) -> float:
-        log_p = log_probabilities(wide, spread * float(torch.tensor(log_ratio).exp()))
+        log_p = log_probabilities(wide, spread * math.exp(log_ratio))
         return float(-(target.double() * log_p).sum(1).mean())
 
     found = minimize_scalar(cross_entropy, bounds=(-9.2, 9.2), method="bounded", options={"xatol": 1e-4})
-    return spread * float(torch.tensor(found.x).exp())
+    return spread * math.exp(float(found.x))

@@ -46,17 +46,26 @@ def _bar(items: Iterable[T], total: int, what: str, done: int) -> Iterator[T]:
 class Metrics:
     """Appends one JSON object a line to ``metrics.jsonl``.
 
-    A resumed run passes ``keep``, the number of steps that its checkpoint has seen: later lines, written by the run that
-    was killed, are dropped, so that a step stands in the file once.
+    A resumed run passes ``keep``, the number of steps that its checkpoint has seen: later lines, written by the run
+    that was killed, are dropped, so that a step stands in the file once.
     """
 
     def __init__(self, path: Path, *, keep: int = 0) -> None:
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < keep]
-        path.write_text("".join(line + "\n" for line in kept))
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text("".join(line + "\n" for line in lines if _step(line) < keep), encoding="utf-8")
+        temporary.replace(path)
         self._path = path
 
     def write(self, step: int, **values: Any) -> None:
         """Append the values of one step."""
-        with self._path.open("a") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
+
+
+def _step(line: str) -> float:
+    """Return a line's step; infinity for a line that a kill cut short."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -16,7 +17,7 @@ from likemind.choice import ODD_OF_PAIR, PAIRS
 from likemind.errors import LikemindError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 Level = Literal["between_class", "class_border", "within_class"]
 Source = Literal["human", "human_model", "simulated", "pseudo"]
@@ -45,7 +46,8 @@ class Triplets:
         source: ``human`` (recorded answers), ``human_model``, ``simulated`` or ``pseudo`` (a teacher's labels).
 
     Raises:
-        LikemindError: A row repeats an item, points outside the items, or holds NaN; the row is named (counting from 0).
+        LikemindError: A row repeats an item, points outside the items, or holds NaN; the row is named (counting from
+            0). Or an id occurs twice in ``items``.
 
     Example:
         >>> Triplets(["ant", "bee", "car"], np.array([[0, 1, 2]]), choice=np.array([2]), source="human").odd_items
@@ -64,40 +66,40 @@ class Triplets:
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
-        indices = np.asarray(self.indices)
+        indices = _array(self.indices, "indices")
         if indices.ndim != 2 or indices.shape[1] != 3:
             raise LikemindError(f"triplets need the shape (n, 3), got {indices.shape}: give three items a row")
         _check_indices(indices, len(self.items))
         set_(self, "items", list(self.items))
+        if len(set(self.items)) < len(self.items):
+            twice = Counter(self.items).most_common(1)[0][0]
+            raise LikemindError(f"items holds {twice!r} twice: ids must be unique")
         set_(self, "indices", indices.astype(np.int32))
-        for name, kind in (("choice", np.int8), ("probabilities", None), ("similarities", None), ("response_time", np.float64)):
+        for name, shape, convert in _COLUMNS:
             value = getattr(self, name)
             if value is not None:
-                set_(self, name, np.asarray(value) if kind is None else _integers(value, name) if kind is np.int8 else np.asarray(value, kind))
-        for name in ("participant", "level"):
-            if getattr(self, name) is not None:
-                set_(self, name, np.asarray(getattr(self, name), dtype=object))
+                array = _array(value, name)
+                if array.shape != (len(self), *shape):
+                    raise LikemindError(f"{name} needs the shape {(len(self), *shape)}, got {array.shape}: mend it")
+                set_(self, name, convert(array, name))
         self._check_columns()
 
     def _check_columns(self) -> None:
-        for name, value in self.columns().items():
-            if len(value) != len(self):
-                raise LikemindError(f"{name} has {len(value)} rows for {len(self)} triplets: give one a triplet")
         for name in ("probabilities", "similarities"):
             value = getattr(self, name)
             if value is not None:
-                if value.shape != (len(self), 3):
-                    raise LikemindError(f"{name} needs the shape ({len(self)}, 3), got {value.shape}: give one a pair")
                 _refuse(~np.isfinite(value).all(axis=1), f"{name} is not finite (NaN or infinite)", "remove or mend it")
         if self.choice is not None:
-            _refuse((self.choice < 0) | (self.choice > 2), "choice is not 0, 1 or 2", "give the position of the odd one out")
+            wrong = (self.choice < 0) | (self.choice > 2)
+            _refuse(wrong, "choice is not 0, 1 or 2", "give the position of the odd one out")
         if self.probabilities is not None:
             wrong = (self.probabilities < 0).any(axis=1) | (np.abs(self.probabilities.sum(axis=1) - 1) > 1e-3)
             _refuse(wrong, "probabilities are negative or do not sum to 1", "normalise them")
         if self.level is not None:
             _refuse(~np.isin(self.level.astype(str), LEVELS), f"level is not one of {', '.join(LEVELS)}", "rename it")
         if self.source not in SOURCES:
-            raise LikemindError(f"source {self.source!r} is not one of {', '.join(SOURCES)}: say where the answers come from")
+            known = ", ".join(SOURCES)
+            raise LikemindError(f"source {self.source!r} is not one of {known}: say where the answers come from")
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -121,7 +123,8 @@ class Triplets:
 
     def rows(self, which: np.ndarray) -> Triplets:
         """Return the rows chosen by a mask or by positions."""
-        return replace(self, indices=self.indices[which], **{name: value[which] for name, value in self.columns().items()})
+        columns: dict[str, Any] = {name: value[which] for name, value in self.columns().items()}
+        return replace(self, indices=self.indices[which], **columns)
 
     def within(self, ids: Sequence[str]) -> Triplets:
         """Return the rows whose three items are all among ``ids``."""
@@ -140,10 +143,14 @@ class Triplets:
         missing = [self.items[index] for index in used if self.items[index] not in place]
         if missing:
             named = ", ".join(map(repr, missing[:5])) + (", …" if len(missing) > 5 else "")
-            raise LikemindError(f"the judgements name {len(missing)} items that {where} lacks ({named}): add their images, or drop those rows")
+            raise LikemindError(
+                f"the judgements name {len(missing)} items that {where} lacks ({named}): "
+                "add their images, or drop those rows"
+            )
         table = np.full(len(self.items), -1, dtype=np.int64)
         table[used] = [place[self.items[index]] for index in used]
-        return table[self.indices]
+        positions: np.ndarray = table[self.indices]
+        return positions
 
     def targets(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return each distinct triplet once, with the distribution over its pairs and its number of answers.
@@ -167,8 +174,9 @@ class Triplets:
         if self.probabilities is not None:
             return self.probabilities.astype(float)
         if self.choice is None:
-            raise LikemindError("these triplets hold neither choices nor probabilities: read them from recorded answers")
-        return np.eye(3)[np.array(ODD_OF_PAIR)[self.choice]]
+            raise LikemindError("these triplets hold no choices or probabilities: read them from recorded answers")
+        by_pair: np.ndarray = np.eye(3)[np.array(ODD_OF_PAIR)[self.choice]]  # the map is its own inverse
+        return by_pair
 
     def to_parquet(self, path: PathLike) -> None:
         """Write one file with the items' ids in each row: the layout for judgements.
@@ -176,13 +184,14 @@ class Triplets:
         Columns ``item_0``, ``item_1``, ``item_2`` and the optional ones; ``source`` is in the file's metadata.
         """
         names = np.array(self.items, dtype=object)[self.indices]
-        table = pa.table({c: pa.array(names[:, k]).dictionary_encode() for k, c in enumerate(_ITEM_COLUMNS)} | self._arrow())
+        columns = {c: pa.array(names[:, k], pa.string()).dictionary_encode() for k, c in enumerate(_ITEM_COLUMNS)}
+        table = pa.table(columns | self._arrow())
         write_table(Path(path), table.replace_schema_metadata({"likemind.source": self.source}))
 
     def save(self, folder: PathLike) -> None:
         """Write ``items.parquet`` and ``triplets.parquet`` with int32 indices: the layout for millions of labels."""
         where = Path(folder)
-        write_table(where / "items.parquet", pa.table({"id": list(self.items)}))
+        write_table(where / "items.parquet", pa.table({"id": pa.array(self.items, pa.string())}))
         table = pa.table({f"index_{k}": self.indices[:, k] for k in range(3)} | self._arrow())
         write_table(where / "triplets.parquet", table.replace_schema_metadata({"likemind.source": self.source}))
 
@@ -192,17 +201,18 @@ class Triplets:
             if value.ndim == 2:
                 arrays |= {f"{name}_{k}": value[:, k] for k in range(3)}
             else:
-                arrays[name] = pa.array(value).dictionary_encode() if value.dtype == object else value
+                arrays[name] = pa.array(value, pa.string()).dictionary_encode() if value.dtype == object else value
         return arrays
 
     @classmethod
     def load(cls, folder: PathLike) -> Triplets:
         """Read what ``save`` wrote."""
         where = Path(folder)
-        items = read_table(where / "items.parquet").column("id").to_pylist()
+        items = _needed(read_table(where / "items.parquet"), ["id"], where / "items.parquet")[0]
         table = read_table(where / "triplets.parquet")
-        indices = np.stack([table.column(f"index_{k}").to_numpy() for k in range(3)], axis=1)
-        return cls(items, indices, **columns_of(table), source=_source(table))
+        indices = _needed(table, [f"index_{k}" for k in range(3)], where / "triplets.parquet")
+        columns: dict[str, Any] = columns_of(table)
+        return cls(items.to_pylist(), np.stack(indices, axis=1), **columns, source=_source(table))
 
 
 def columns_of(table: pa.Table) -> dict[str, np.ndarray]:
@@ -210,22 +220,36 @@ def columns_of(table: pa.Table) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     for field in fields(Triplets)[2:-1]:
         if f"{field.name}_0" in table.column_names:
-            found[field.name] = np.stack([table.column(f"{field.name}_{k}").to_numpy() for k in range(3)], axis=1)
+            columns = _needed(table, [f"{field.name}_{k}" for k in range(3)], None)
+            found[field.name] = np.stack(columns, axis=1)
         elif field.name in table.column_names:
-            found[field.name] = np.array(table.column(field.name).to_pylist(), dtype=object if field.name in ("participant", "level") else None)
+            column = table.column(field.name)
+            text = field.name in ("participant", "level")
+            found[field.name] = np.array(column.to_pylist(), dtype=object) if text else column.to_numpy()
     return found
 
 
+def _needed(table: pa.Table, names: list[str], path: Path | None) -> list[Any]:
+    missing = [name for name in names if name not in table.column_names]
+    if missing:
+        where = "the table" if path is None else str(path)
+        raise LikemindError(f"{where} has no column {', '.join(missing)}: make it again")
+    return [table.column(name) for name in names]
+
+
 def _source(table: pa.Table) -> str:
-    return (table.schema.metadata or {}).get(b"likemind.source", b"human").decode()
+    name: bytes = (table.schema.metadata or {}).get(b"likemind.source", b"human")
+    return name.decode(errors="replace")
 
 
 def from_item_table(table: pa.Table, source: str | None) -> Triplets:
     """Build triplets from a table with the columns ``item_0``, ``item_1``, ``item_2`` and any optional ones."""
     names = np.stack([np.array(table.column(c).to_pylist(), dtype=object) for c in _ITEM_COLUMNS], axis=1)
-    _refuse((names == None).any(axis=1), "an item is missing", "fill or remove it")  # noqa: E711
+    missing = (names == None) | (names == "")  # noqa: E711
+    _refuse(missing.any(axis=1), "an item is missing", "fill or remove it")
     items, indices = np.unique(names.astype(str), return_inverse=True)
-    return Triplets(items.tolist(), indices.reshape(-1, 3), **columns_of(table), source=source or _source(table))
+    columns: dict[str, Any] = columns_of(table)
+    return Triplets(items.tolist(), indices.reshape(-1, 3), **columns, source=source or _source(table))
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -238,11 +262,12 @@ def write_table(path: Path, table: pa.Table) -> None:
 def read_table(path: Path) -> pa.Table:
     """Read a Parquet file, or say what is wrong with it."""
     try:
-        return pq.read_table(os.fspath(path))
+        return pq.read_table(os.fspath(path), partitioning=None)
     except FileNotFoundError:
         raise LikemindError(f"{path} does not exist: check the path") from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise LikemindError(f"{path} is not a readable Parquet file ({str(error).splitlines()[0]}): make it again") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LikemindError(f"{path} is not a readable Parquet file ({reason}): make it again") from None
 
 
 def _pairs_after(order: np.ndarray) -> np.ndarray:
@@ -254,27 +279,77 @@ def _pairs_after(order: np.ndarray) -> np.ndarray:
     return np.stack([table[order[:, a], order[:, b]] for a, b in PAIRS], axis=1)
 
 
-def _integers(value: Any, name: str) -> np.ndarray:
-    array = np.asarray(value)
+def _array(value: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise LikemindError(f"{name} has rows of different lengths: give every row the same shape") from None
+
+
+def _integers(array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype.kind == "O":
+        array = _floats(array, name)
     if array.dtype.kind == "f":
-        _refuse(~np.isfinite(array) | (array != np.round(np.nan_to_num(array))), f"{name} is not a whole number", "remove or mend it")
-    if array.dtype.kind not in "iuf":
+        wrong = ~np.isfinite(array) | (array != np.round(np.nan_to_num(array)))
+        _refuse(wrong, f"{name} is not a whole number", "remove or mend it")
+    elif array.dtype.kind not in "iu":
         raise LikemindError(f"{name} must be whole numbers, got {array.dtype}: give positions 0, 1 or 2")
-    return np.clip(array, -128, 127).astype(np.int8)
+    whole: np.ndarray = np.clip(array, -1, 3).astype(np.int8)
+    return whole
+
+
+def _floats(array: np.ndarray, name: str) -> np.ndarray:
+    """Return numbers as they are if they are floating, else as float64; None is NaN."""
+    if array.dtype.kind == "f":
+        return array
+    try:
+        return array.astype(np.float64)
+    except (TypeError, ValueError):
+        row = next(row for row, value in enumerate(array) if not _is_number(value))
+        raise LikemindError(f"triplet {row} (counting from 0): {name} is not a number; remove or mend it") from None
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        np.asarray(value).astype(np.float64)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _seconds(array: np.ndarray, name: str) -> np.ndarray:
+    return _floats(array, name).astype(np.float64)
+
+
+def _words(array: np.ndarray, _: str) -> np.ndarray:
+    words: np.ndarray = array.astype(object)
+    return words
+
+
+_COLUMNS: tuple[tuple[str, tuple[int, ...], Callable[[np.ndarray, str], np.ndarray]], ...] = (
+    ("choice", (), _integers),
+    ("probabilities", (3,), _floats),
+    ("similarities", (3,), _floats),
+    ("response_time", (), _seconds),
+    ("participant", (), _words),
+    ("level", (), _words),
+)
 
 
 def _check_indices(indices: np.ndarray, items: int) -> None:
     if indices.dtype.kind == "f":
         _refuse(~np.isfinite(indices).all(axis=1), "an index is NaN", "remove or mend it")
+        _refuse((indices != np.round(indices)).any(axis=1), "an index is not a whole number", "remove or mend it")
     elif indices.dtype.kind not in "iu":
         raise LikemindError(f"indices must be whole numbers, got {indices.dtype}: give positions in the list of items")
     _refuse((indices < 0).any(axis=1), "an index is negative", "count items from 0")
-    _refuse((indices >= items).any(axis=1), f"an index is beyond the {items} items", "count items from 0, or add the missing ones")
+    beyond = (indices >= items).any(axis=1)
+    _refuse(beyond, f"an index is beyond the {items} items", "count items from 0, or add the missing ones")
     repeated = (indices[:, 0] == indices[:, 1]) | (indices[:, 0] == indices[:, 2]) | (indices[:, 1] == indices[:, 2])
     _refuse(repeated, "an item is repeated", "remove it: a triplet needs three different items")
 
 
-def _refuse(wrong: np.ndarray, what: str, mend: str) -> None:
+def _refuse(wrong: Any, what: str, mend: str) -> None:
     if wrong.any():
         count, first = int(wrong.sum()), int(np.flatnonzero(wrong)[0])
         more = f" (and {count - 1} more rows)" if count > 1 else ""

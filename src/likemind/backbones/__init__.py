@@ -1,0 +1,1 @@
+"""Vision models that turn prepared pixels into embeddings."""

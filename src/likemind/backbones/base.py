@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,12 +44,12 @@ class Backbone:
         output: Tensor = self.module(pixels)
         return output
 
-    @cached_property
+    @property
     def weights_hash(self) -> str:
-        """SHA-256 over the names and bytes of all weights and buffers."""
+        """SHA-256 over the names, shapes and bytes of all weights and buffers, as they are now."""
         digest = hashlib.sha256()
         for name, value in sorted(self.module.state_dict().items()):
-            digest.update(name.encode())
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 

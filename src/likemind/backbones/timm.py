@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import json
+import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import ValidationError
 
 from likemind.artifacts import read_json, write_atomic, write_json
 from likemind.backbones.base import Backbone
@@ -15,6 +17,8 @@ from likemind.errors import LikemindError
 from likemind.images.decode import Preprocessing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
     from likemind.artifacts import PathLike
@@ -53,32 +57,67 @@ def load_backbone(
     folder = Path(name)
     if (folder / "backbone" / "config.json").exists():
         folder = folder / "backbone"
-    module = _from_folder(folder) if (folder / "config.json").exists() else _from_name(name, weights)
+    saved = _saved(folder)
+    module = _from_name(name, weights) if saved is None else _from_folder(folder, saved, weights)
     module.eval()
-    found = preprocessing or _preprocessing(module)
-    config = {"architecture": module.pretrained_cfg["architecture"], "pretrained_cfg": _plain(module.pretrained_cfg)}
-    return Backbone(name=str(name), module=module, preprocessing=found, dim=int(module.num_features), config=config, layer=layer)
+    found = preprocessing or _saved_preprocessing(folder, saved) or _preprocessing(module)
+    return Backbone(
+        name=str(name),
+        module=module,
+        preprocessing=found,
+        dim=int(getattr(module, "head_hidden_size", module.num_features)),
+        config={"architecture": module.pretrained_cfg["architecture"], "pretrained_cfg": _plain(module.pretrained_cfg)},
+        layer=layer,
+    )
 
 
-def _from_folder(folder: Path) -> Any:
+def _saved(folder: Path) -> dict[str, Any] | None:
+    """Return the ``config.json`` of a folder that timm can read; None if there is none."""
+    if not (folder / "config.json").exists():
+        return None
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        raise LikemindError(
+            f"{folder / 'config.json'} names no timm architecture: point at a folder that timm can read"
+        )
+    return config
+
+
+def _from_folder(folder: Path, config: dict[str, Any], weights: str | None) -> Any:
     import timm
 
-    architecture = read_json(folder / "config.json").get("architecture", "")
-    _check_name(str(architecture))
+    _check_name(config["architecture"])
+    if weights is None and not (folder / "model.safetensors").exists():
+        raise LikemindError(f"{folder} holds no model.safetensors: save it again, or convert its weights")
     try:
-        return timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0)
-    except (RuntimeError, FileNotFoundError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise LikemindError(f"{folder} does not hold the weights of a {architecture} ({reason}): save it again") from None
+        module = timm.create_model(f"local-dir:{folder}", pretrained=weights is None, num_classes=0)
+    except Exception as error:  # noqa: BLE001 - on files that do not fit, timm raises whatever it stumbles over
+        raise LikemindError(
+            f"{folder} does not hold the weights of a {config['architecture']} ({_reason(error)}): save it again"
+        ) from None
+    return _with_weights(module, weights)
 
 
-def _check_name(architecture: str) -> None:
+def _with_weights(module: Any, weights: str | None) -> Any:
+    if weights not in (None, "random"):
+        load_weights(module, Path(str(weights)))
+    return module
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that timm does not know, without asking the network."""
     import timm
 
+    architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"
-        raise LikemindError(f"there is no backbone {architecture!r}: {hint}")
+        raise LikemindError(f"there is no backbone {name!r}: {hint}")
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        tags = ", ".join(timm.list_pretrained(f"{architecture}.*")) or f"{architecture} alone"
+        raise LikemindError(f"there are no pretrained weights {name!r}: known are {tags}") from None
 
 
 def _from_name(name: str, weights: str | None) -> Any:
@@ -87,26 +126,22 @@ def _from_name(name: str, weights: str | None) -> Any:
     if name.startswith((".", "/")) or Path(name).is_dir():
         raise LikemindError(f"{name} holds no backbone (no config.json): point at a folder that timm can read")
     plain = name.removeprefix("timm/")
-    _check_name(plain.split(".")[0])
+    _check_name(plain)
+    if weights is None and not timm.is_model_pretrained(plain):
+        raise LikemindError(f"nobody has published weights of {plain}: pass --weights FILE, or choose another")
     try:
         module = timm.create_model(plain, pretrained=weights is None, num_classes=0)
-    except RuntimeError as error:
-        if weights is None:
-            raise _unreachable(plain, error) from None
-        near = ", ".join(timm.list_pretrained(plain.split(".")[0] + "*")[:3])
-        raise LikemindError(f"backbone {plain!r} cannot be made ({error}): known are {near}") from None
-    except (OSError, ValueError) as error:
-        raise _unreachable(plain, error) from None
-    if weights not in (None, "random"):
-        load_weights(module, Path(str(weights)))
-    return module
+    except (RuntimeError, OSError, ValueError) as error:
+        raise LikemindError(
+            f"the pretrained weights of {plain} cannot be fetched ({_reason(error)}): "
+            "check the network, or pass --weights FILE or a local folder"
+        ) from None
+    return _with_weights(module, weights)
 
 
-def _unreachable(name: str, error: Exception) -> LikemindError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return LikemindError(
-        f"the pretrained weights of {name} cannot be fetched ({reason}): check the network, or pass --weights FILE or a local folder"
-    )
+def _reason(error: Exception) -> str:
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= 200 else words[:199] + "…"
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -115,56 +150,93 @@ def load_weights(module: nn.Module, path: Path) -> None:
     Raises:
         LikemindError: The file is missing, unsafe, or not this model's.
     """
-    from safetensors import SafetensorError
+    state = _read_weights(path)
+    wanted = module.state_dict()
+    named = getattr(module, "pretrained_cfg", {}).get("classifier") or ()
+    heads = {"classifier", "head", "fc", *([named] if isinstance(named, str) else named)}
+    unused = tuple(f"{head}." for head in heads)
+    state = {key: value for key, value in state.items() if key in wanted or not key.startswith(unused)}
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise LikemindError(
+            f"{path} does not fit the backbone ({_reason(error)}): check that both are of the same architecture"
+        ) from None
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     if not path.exists():
         raise LikemindError(f"{path} does not exist: check --weights")
+    safe = path.suffix == ".safetensors"
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise LikemindError(f"{path} is not a readable file of weights ({str(error).splitlines()[0]}): fetch it again") from None
-    except Exception as error:  # pickle errors have no common type; whatever it is, nothing of it was run
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise LikemindError(f"{path} holds more than tensors and is not loaded: convert it to .safetensors") from None
-    wanted = module.state_dict()
-    state = {key: value for key, value in state.items() if key in wanted or not key.startswith(("classifier.", "head.", "fc."))}
+        state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise LikemindError(
+            f"{path} is damaged or holds more than tensors, and is not loaded: convert it to .safetensors"
+        ) from None
+    except Exception as error:  # noqa: BLE001 - damaged files raise whatever the reader stumbles over
+        raise LikemindError(f"{path} is not a readable file of weights ({_reason(error)}): fetch it again") from None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise LikemindError(f"{path} is not a plain table of tensors: save the model's state_dict() by itself")
+    return state
+
+
+def _saved_preprocessing(folder: Path, saved: dict[str, Any] | None) -> Preprocessing | None:
+    """Return the preprocessing that ``save_backbone`` wrote beside timm's own fields, which cannot tell all of it."""
+    if saved is None or "preprocessing" not in saved:
+        return None
     try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise LikemindError(f"{path} does not fit the backbone ({reason}): check that both are of the same architecture") from None
+        return Preprocessing.model_validate(saved["preprocessing"])
+    except ValidationError:
+        raise LikemindError(f"{folder / 'config.json'}: preprocessing is not valid; save it again") from None
 
 
 def _preprocessing(module: Any) -> Preprocessing:
-    from timm.data import resolve_model_data_config
+    from timm.data import config as timm_config
 
-    data = resolve_model_data_config(module)
-    if data["input_size"][1] != data["input_size"][2]:
-        raise LikemindError(f"the backbone wants a {data['input_size'][1]}×{data['input_size'][2]} input: only square ones are supported")
-    return Preprocessing(
-        size=data["input_size"][1],
-        resize="squash" if data["crop_mode"] == "squash" else "crop",
-        crop_share=data["crop_pct"],
-        interpolation="bilinear" if data["interpolation"] == "bilinear" else "bicubic",
-        mean=tuple(data["mean"]),
-        std=tuple(data["std"]),
-    )
+    resolve: Callable[[Any], dict[str, Any]] = timm_config.resolve_model_data_config
+    data = resolve(module)
+    _, height, width = data["input_size"]
+    if height != width or data["crop_mode"] == "border":
+        raise LikemindError(
+            f"the backbone wants a {width}×{height} input, {data['crop_mode']}: only square ones without a border are "
+            "known; pass a Preprocessing"
+        )
+    try:
+        return Preprocessing(
+            size=height,
+            resize="squash" if data["crop_mode"] == "squash" else "crop",
+            crop_share=data["crop_pct"],
+            interpolation=data["interpolation"],
+            mean=tuple(data["mean"]),
+            std=tuple(data["std"]),
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise LikemindError(
+            f"the backbone's preprocessing is not known ({'.'.join(map(str, first['loc']))}: {first['msg'].lower()}): "
+            "pass a Preprocessing"
+        ) from None
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in config.items() if value is not None and key not in ("file", "url", "source", "hf_hub_id")}
+    ours = ("file", "url", "source", "hf_hub_id")
+    kept = {key: value for key, value in config.items() if value is not None and key not in ours}
     return dict(json.loads(json.dumps(kept)))
 
 
 def save_backbone(backbone: Backbone, folder: PathLike) -> None:
-    """Write a backbone so that plain timm loads it: ``timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)``."""
+    """Write a backbone so that plain timm loads it.
+
+    ``timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)`` gives the module.
+    """
     from safetensors.torch import save
 
     where = Path(folder)
     where.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu().contiguous() for name, value in backbone.module.state_dict().items()}
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in backbone.module.state_dict().items()}
     write_atomic(where / "model.safetensors", save(state, metadata={"format": "pt"}))
     recipe = backbone.preprocessing
     pretrained = backbone.config["pretrained_cfg"] | {
@@ -181,5 +253,6 @@ def save_backbone(backbone: Backbone, folder: PathLike) -> None:
         "num_classes": 0,
         "num_features": backbone.dim,
         "pretrained_cfg": pretrained,
+        "preprocessing": recipe.model_dump(mode="json"),
     }
     write_json(where / "config.json", config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -112,7 +112,12 @@ class EvaluationSet:
 
     def images(self, shift: str | None = None) -> ImageCollection:
         """Return the images, or the same items under a shift."""
-        return open_images(self.path / (self.description.shifts[shift] if shift else self.description.images))
+        if shift is None:
+            return open_images(self.path / self.description.images)
+        if shift not in self.description.shifts:
+            known = ", ".join(self.description.shifts) or "none"
+            raise LikemindError(f"{self.path} has no shift {shift!r} (it has {known}): name it in dataset.json")
+        return open_images(self.path / self.description.shifts[shift])
 
     def judgements(self, split: Split) -> Triplets:
         """Return a split's judgements."""
@@ -122,7 +127,10 @@ class EvaluationSet:
         allowed = {item.id for item in self.items if item.split == split}
         stray = [name for name in found.used_items if name not in allowed]
         if stray:
-            raise LikemindError(f"{self.path}: the {split} judgements name {len(stray)} items that are not {split} items ({stray[0]!r}): mend the split")
+            raise LikemindError(
+                f"{self.path}: the {split} judgements name {len(stray)} items that are not {split} items "
+                f"({stray[0]!r}): mend the split"
+            )
         return found
 
     def select(self, split: Split | None = None, *, fewshot: Split | None = None) -> list[Item]:
@@ -136,7 +144,15 @@ def _items(path: Path) -> list[Item]:
     missing = [name for name in Item.__annotations__ if name not in table.column_names]
     if missing:
         raise LikemindError(f"{path} has no column {', '.join(missing)}: add it")
-    rows = [Item(**{name: row[name] or "" for name in Item.__annotations__}) for row in table.to_pylist()]
+    names = tuple(Item.__annotations__)
+    rows = [Item(*("" if row[name] is None else str(row[name]) for name in names)) for row in table.to_pylist()]
+    splits = get_args(Split)
+    for number, row in enumerate(rows):
+        if not row.id or row.split not in splits or row.fewshot not in (*splits, ""):
+            raise LikemindError(
+                f"{path}: row {number} (counting from 0): id {row.id!r}, split {row.split!r}, fewshot {row.fewshot!r}: "
+                f"an id is needed, splits are {', '.join(splits)}; mend the row"
+            )
     if len({row.id for row in rows}) < len(rows):
         ids, counts = np.unique([row.id for row in rows], return_counts=True)
         raise LikemindError(f"{path} holds the id {str(ids[counts > 1][0])!r} twice: ids must be unique")

@@ -74,7 +74,6 @@ def embed(
     model = load_backbone(backbone, weights=weights)
     config = {
         "backbone": model.fingerprint,
-        "name": model.name,
         "preprocessing": model.preprocessing.model_dump(mode="json"),
         "layer": model.layer,
         "precision": resolve_precision(precision),
@@ -84,7 +83,7 @@ def embed(
     with Artifact(out, verb="embed", config=config, inputs=inputs, overwrite=overwrite) as work:
         if not work.done:
             _write_shards(work.path, collection, model, config["precision"] == "bfloat16", skip_bad)
-            work.figures = _join(work.path, collection, model.dim)
+            work.figures = {"backbone_name": model.name, **_join(work.path, collection, model.dim)}
     return FeatureStore.load(out, verify=verify)
 
 
@@ -122,18 +121,35 @@ def embed_rows(
     """Return the features of these images, float32 (n, d), and the messages of those left out as unreadable.
 
     Unreadable images get a row of NaN, so that rows stay aligned with ``positions``.
+
+    Raises:
+        LikemindError: An image is unreadable and ``skip_bad`` is false, or its features are not finite; it is named.
     """
+    done = 0
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    module = model.module.to(device, memory_format=torch.channels_last)
-    rows, bad = [], []
+    module = model.module.to(device).to(memory_format=torch.channels_last)
+    rows: list[np.ndarray] = []
+    bad: list[str] = []
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
         for pixels, messages in _batches(images, list(positions), model.preprocessing, skip_bad):
             batch = pixels.to(device).contiguous(memory_format=torch.channels_last)
-            values = module(batch).float().cpu()
-            values[[message is not None for message in messages]] = torch.nan
-            rows.append(values.numpy())
+            values = module(batch).float().cpu().numpy()
+            unread = np.array([message is not None for message in messages])
+            _check_rows(values, unread, model.dim, [images.ids[p] for p in positions[done : done + len(values)]])
+            values[unread] = np.nan
+            rows.append(values)
             bad += [message for message in messages if message is not None]
+            done += len(values)
     return np.concatenate(rows), bad
+
+
+def _check_rows(values: np.ndarray, unread: np.ndarray, dim: int, ids: list[str]) -> None:
+    if values.shape != (len(ids), dim):
+        raise LikemindError(f"the backbone's output has the shape {values.shape}: one row of {dim} an image is needed")
+    wrong = ~np.isfinite(values).all(axis=1) & ~unread
+    if wrong.any():
+        name = ids[int(np.flatnonzero(wrong)[0])]
+        raise LikemindError(f"the backbone's output for {name!r} is not finite: try --precision float32")
 
 
 def _batches(
@@ -141,7 +157,11 @@ def _batches(
 ) -> Iterator[tuple[torch.Tensor, list[str | None]]]:
     def prepare(position: int) -> tuple[torch.Tensor, str | None]:
         try:
-            return recipe(images.read(position)), None
+            image = images.read(position)
+            try:
+                return recipe(image), None
+            except LikemindError as error:
+                raise LikemindError(f"{images.path}: {images.ids[position]}: {error}") from None
         except LikemindError as error:
             if not skip_bad:
                 raise
@@ -165,17 +185,11 @@ def _join(folder: Path, images: ImageCollection, dim: int) -> dict[str, Any]:
         raise LikemindError(f"{images.path} holds no readable image: check the files")
     ids = [name for name, good in zip(images.ids, kept, strict=True) if good]
     temporary = folder / "features.npy.tmp"
-    joined = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(len(ids), dim))
-    at = 0
-    for shard, good in zip(shards, keep, strict=True):
-        rows = _rows(shard, dim)[good]
-        if not np.isfinite(rows).all():
-            row = ids[at + int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])]
-            raise LikemindError(f"the backbone's output for {row!r} is not finite: try --precision float32")
-        joined[at : at + len(rows)] = rows
-        at += len(rows)
-    joined.flush()
-    del joined
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(ids), dim)}
+    with temporary.open("wb") as opened:  # written, not mapped: on a full disk a mapped write kills the process
+        np.lib.format.write_array_header_1_0(opened, header)
+        for shard, good in zip(shards, keep, strict=True):
+            opened.write(_rows(shard, dim)[good].tobytes())
     temporary.replace(folder / "features.npy")
     write_table(folder / "items.parquet", pa.table({"id": ids}))
     bad = [message for file in sorted(folder.glob("bad-*.json")) for message in json.loads(file.read_text())]

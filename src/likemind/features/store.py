@@ -45,7 +45,12 @@ class FeatureStore:
             return path
         folder = Path(path)
         run = read_run(folder, verb="embed", verify=verify)
-        features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
+        try:
+            features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise LikemindError(
+                f"{folder / 'features.npy'} is damaged ({error}): make it again with --overwrite"
+            ) from None
         ids = read_table(folder / "items.parquet").column("id").to_pylist()
         if len(ids) != len(features):
             raise LikemindError(f"{folder} has {len(ids)} ids for {len(features)} rows: make it again with --overwrite")
@@ -77,5 +82,7 @@ class FeatureStore:
         missing = [name for name in ids if name not in self._position]
         if missing:
             named = ", ".join(map(repr, missing[:5])) + (", …" if len(missing) > 5 else "")
-            raise LikemindError(f"{self.path} has no features of {len(missing)} images ({named}): embed them, or leave them out")
+            raise LikemindError(
+                f"{self.path} has no features of {len(missing)} images ({named}): embed them, or leave them out"
+            )
         return np.asarray(self.features[[self._position[name] for name in ids]], dtype=np.float32)

@@ -1,0 +1,1 @@
+"""Reading pictures: where they lie, how they are decoded and prepared."""

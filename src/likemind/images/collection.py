@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import tarfile
+import threading
+from collections import Counter
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -33,7 +35,8 @@ class _Source(Protocol):
 class ImageCollection:
     """Images that can be read in any order, each with a string id.
 
-    Ids are paths relative to the folder (``cats/tom.jpg``), member names of a tar, or the Parquet column ``id``.
+    Ids are paths relative to the folder (``cats/tom.jpg``), member names of a tar, or the Parquet column ``id``. Files
+    whose names begin with a dot are passed over.
 
     Example:
         >>> images = open_images("photos/")  # doctest: +SKIP
@@ -60,7 +63,13 @@ class ImageCollection:
         Raises:
             LikemindError: The image is damaged, too large, or of a kind that is not admitted; it is named.
         """
-        return decode(self._source.read(int(self._rows[position])), f"{self.path}: {self.ids[position]}")
+        name = f"{self.path}: {self.ids[position]}"
+        try:
+            data = self._source.read(int(self._rows[position]))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise LikemindError(f"{name} cannot be read ({reason}): replace it, or pass --skip-bad") from None
+        return decode(data, name)
 
     def positions(self, ids: Sequence[str]) -> list[int]:
         """Return where the ids stand.
@@ -70,7 +79,8 @@ class ImageCollection:
         """
         missing = [name for name in ids if name not in self._position]
         if missing:
-            raise LikemindError(f"{self.path} lacks {len(missing)} of the images asked for ({_few(missing)}): add them, or leave them out")
+            named = f"{len(missing)} of the images asked for ({_few(missing)})"
+            raise LikemindError(f"{self.path} lacks {named}: add them, or leave them out")
         return [self._position[name] for name in ids]
 
     def select(self, ids: Sequence[str]) -> ImageCollection:
@@ -86,11 +96,16 @@ def _few(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(map(repr, names[:most])) + (", …" if len(names) > most else "")
 
 
+def _is_image_name(name: PurePath) -> bool:
+    return name.suffix.lower() in SUFFIXES and not name.name.startswith(".")
+
+
 class _Folder:
     def __init__(self, path: Path) -> None:
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-        self._files = files
-        self.ids = [file.relative_to(path).as_posix() for file in files]
+        files = [file for file in path.rglob("*") if _is_image_name(file) and file.is_file()]
+        found = sorted((file.relative_to(path).as_posix(), file) for file in files)
+        self._files = [file for _, file in found]
+        self.ids = [name for name, _ in found]
 
     def read(self, position: int) -> bytes:
         return self._files[position].read_bytes()
@@ -106,11 +121,11 @@ class _Tar:
         self._path = path
         try:
             with tarfile.open(path, "r:") as tar:
-                members = [m for m in tar if m.isfile() and PurePosixPath(m.name).suffix.lower() in SUFFIXES]
-        except tarfile.TarError as error:
+                members = [m for m in tar if m.isreg() and not m.issparse() and _is_image_name(PurePosixPath(m.name))]
+        except (tarfile.TarError, OSError, ValueError) as error:
             raise LikemindError(f"{path} is not an uncompressed tar ({error}): unpack it, or make it again") from None
         self._spans = [(member.offset_data, member.size) for member in members]
-        self.ids = [member.name for member in members]
+        self.ids = [PurePosixPath(member.name).as_posix() for member in members]
 
     def read(self, position: int) -> bytes:
         offset, size = self._spans[position]
@@ -133,23 +148,34 @@ class _Parquet:
         try:
             self._file = pq.ParquetFile(path)
         except (pa.ArrowInvalid, OSError) as error:
-            raise LikemindError(f"{path} is not a Parquet file ({str(error).splitlines()[0]}): check the path") from None
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise LikemindError(f"{path} is not a Parquet file ({reason}): check the path") from None
         names = self._file.schema_arrow.names
         if "id" not in names or "image" not in names:
             raise LikemindError(f"{path} needs the columns 'id' and 'image' (it has {_few(names)}): rename them")
-        self.ids = [str(name) for name in self._file.read(columns=["id"]).column("id").to_pylist()]
+        try:
+            ids = self._file.read(columns=["id"]).column("id").to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise LikemindError(f"{path} is damaged ({str(error).splitlines()[0]}): make it again") from None
+        if None in ids:
+            raise LikemindError(f"{path}: row {ids.index(None)} (counting from 0) has no id: fill or remove it")
+        self.ids = [str(name) for name in ids]
         counts = [self._file.metadata.row_group(group).num_rows for group in range(self._file.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         self._held: tuple[int, pa.ChunkedArray] | None = None
+        self._lock = threading.Lock()
 
     def read(self, position: int) -> bytes:
         group = int(np.searchsorted(self._starts, position, side="right")) - 1
-        if self._held is None or self._held[0] != group:
-            self._held = (group, self._file.read_row_group(group, columns=["image"]).column("image"))
-        value = self._held[1][position - int(self._starts[group])].as_py()
-        data = value["bytes"] if isinstance(value, dict) else value
+        with self._lock:  # a ParquetFile that two threads read at once can hang
+            if self._held is None or self._held[0] != group:
+                self._held = (group, self._file.read_row_group(group, columns=["image"]).column("image"))
+            value = self._held[1][position - int(self._starts[group])].as_py()
+        data = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(data, bytes):
-            raise LikemindError(f"{self._path}: row {position} ({self.ids[position]!r}) holds no image bytes: fill or remove it")
+            raise LikemindError(
+                f"{self._path}: row {position} ({self.ids[position]!r}) holds no image bytes: fill or remove it"
+            )
         return data
 
     def key(self, *, verify: bool) -> str:
@@ -185,8 +211,10 @@ def open_images(path: PathLike | ImageCollection) -> ImageCollection:
     if not source.ids:
         kinds = ", ".join(sorted(SUFFIXES))
         raise LikemindError(f"{place} holds no images ({kinds}): check the path")
+    for name in source.ids:
+        if not name.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise LikemindError(f"{place} holds a name that is not UTF-8 ({name!a}): rename the file")
     if len(set(source.ids)) < len(source.ids):
-        seen: set[str] = set()
-        twice = next(name for name in source.ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        twice = Counter(source.ids).most_common(1)[0][0]
         raise LikemindError(f"{place} holds the image id {json.dumps(twice)} twice: ids must be unique")
     return ImageCollection(place, source)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from likemind.errors import LikemindError
@@ -21,7 +21,10 @@ _PIL_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampli
 
 
 def decode(data: bytes, name: str) -> Image.Image:
-    """Decode an image to RGB; transparent parts become white, of an animation the first frame is taken.
+    """Decode an image to RGB, as a person would see it.
+
+    Transparent parts become white, of an animation the first frame is taken, and a photograph that its EXIF data call
+    turned is turned upright.
 
     Args:
         data: The file's bytes.
@@ -40,21 +43,30 @@ def decode(data: bytes, name: str) -> Image.Image:
                     "(a decompression bomb?): remove it, make it smaller, or pass --skip-bad"
                 )
             image.load()
-            return _to_rgb(image)
+            return to_rgb(_upright(image))
     except Image.DecompressionBombError:
         raise LikemindError(f"{name} is a decompression bomb: remove it, or pass --skip-bad") from None
-    except Image.UnidentifiedImageError:
-        kinds = ", ".join(FORMATS)
-        raise LikemindError(f"{name} is not an image of a known kind ({kinds}): remove it, or pass --skip-bad") from None
-    except (OSError, SyntaxError, ValueError, IndexError, EOFError) as error:
-        if isinstance(error, LikemindError):
-            raise
-        raise LikemindError(f"{name} is damaged ({error}): replace it, or pass --skip-bad") from None
+    except UnidentifiedImageError:
+        known = f"{name} is not an image of a known kind ({', '.join(FORMATS)})"
+        raise LikemindError(f"{known}: remove it, or pass --skip-bad") from None
+    except LikemindError:
+        raise
+    except Exception as error:  # noqa: BLE001 - decoders of damaged files raise whatever they stumble over
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise LikemindError(f"{name} is damaged ({reason}): replace it, or pass --skip-bad") from None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        grey = np.asarray(image, dtype=np.float32)
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001 - damaged EXIF data are no reason to refuse a sound picture
+        return image
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Turn an image of any mode to RGB, on white where it is transparent."""
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = np.nan_to_num(np.asarray(image, dtype=np.float32))
         scale = 255.0 / 65535.0 if image.mode != "F" else 255.0
         image = Image.fromarray(np.clip(grey * scale, 0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -70,8 +82,9 @@ class Preprocessing(BaseModel):
     Attributes:
         size: Height and width of the input, in pixels.
         resize: "crop" scales the shorter side to ``size / crop_share`` and takes the centre, as timm does;
-            "squash" scales the whole image to ``size``, as AligNet does.
-        crop_share: Share of the scaled image that the crop keeps, in (0, 1].
+            "squash" scales both sides to ``size / crop_share`` and takes the centre.
+        crop_share: Share of the scaled image that the crop keeps, in (0, 1]. Without one, "squash" keeps the whole
+            image, as AligNet does.
         interpolation: Filter of the scaling.
         antialias: Widen the filter when making an image smaller. False is OpenCV's behaviour (cubic a=−0.75).
         mean: Subtracted from each channel, whose range is [0, 1].
@@ -88,20 +101,35 @@ class Preprocessing(BaseModel):
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_when_squashed(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("resize") == "squash":
+            return {"crop_share": 1.0} | given
+        return given
+
     def __call__(self, image: Image.Image) -> Tensor:
-        """Return the input tensor, float32 (3, size, size)."""
-        pixels = self._resized(image)
+        """Return the input tensor, float32 (3, size, size).
+
+        Raises:
+            LikemindError: The image is so long and narrow that, scaled, it would not fit in memory.
+        """
+        pixels = self._resized(image if image.mode == "RGB" else to_rgb(image))
         mean, std = torch.tensor(self.mean).view(3, 1, 1), torch.tensor(self.std).view(3, 1, 1)
         return (pixels - mean) / std
 
     def _resized(self, image: Image.Image) -> Tensor:
         width, height = image.size
+        scaled = int(self.size / self.crop_share)
         if self.resize == "squash":
-            target = (self.size, self.size)
+            target = (scaled, scaled)
         else:
-            scaled = int(self.size / self.crop_share)
             shorter = min(width, height)
             target = (int(scaled * width / shorter), int(scaled * height / shorter))
+        if target[0] * target[1] > MAX_PIXELS:
+            raise LikemindError(
+                f"an image of {width}×{height} pixels is too long and narrow to be scaled: crop it, or leave it out"
+            )
         pixels = self._scaled(image, target)
         top = round((pixels.shape[1] - self.size) / 2)
         left = round((pixels.shape[2] - self.size) / 2)
@@ -111,7 +139,8 @@ class Preprocessing(BaseModel):
         if self.antialias:
             return _to_tensor(image.resize(target, _PIL_FILTERS[self.interpolation]))
         batch = _to_tensor(image).unsqueeze(0)
-        return torch.nn.functional.interpolate(batch, size=target[::-1], mode=self.interpolation, align_corners=False)[0]
+        scale = torch.nn.functional.interpolate
+        return scale(batch, size=target[::-1], mode=self.interpolation, align_corners=False)[0]
 
 
 def _to_tensor(image: Image.Image) -> Tensor:

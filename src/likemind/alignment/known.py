@@ -1,0 +1,106 @@
+"""What training may look up: the student's own old features, the teacher's, the clusters, the labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from likemind.alignment.batches import Batch, independent_batch, packed_batch
+from likemind.errors import LikemindError
+from likemind.features.embed import embed
+from likemind.features.store import FeatureStore
+from likemind.pseudolabels.cluster import cluster
+from likemind.pseudolabels.label import load_clusters
+from likemind.triplets import Triplets
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
+    from likemind.alignment.recipe import Recipe
+    from likemind.artifacts import PathLike
+    from likemind.backbones.base import Backbone
+    from likemind.images.collection import ImageCollection
+    from likemind.teacher.teacher import Teacher
+
+
+@dataclass
+class Known:
+    """What is known of each training image before training starts, computed when first asked for.
+
+    Attributes:
+        folder: Where the student's own features may be kept while it trains.
+        images: The training images.
+        backbone: The student's, untrained.
+        teacher: Or None, where labels come from a file.
+        triplets: An output of ``likemind label``, or None.
+        features: Of the teacher's backbone, or None.
+        control: Whether the teacher is left untransformed.
+        seed: Of the clusters, where none are given.
+    """
+
+    folder: Path
+    images: ImageCollection
+    backbone: Backbone
+    teacher: Teacher | None
+    triplets: PathLike | None
+    features: PathLike | FeatureStore | None
+    control: bool
+    seed: int
+
+    @cached_property
+    def base(self) -> FeatureStore:
+        """The student's own features before training."""
+        if self.features is not None and FeatureStore.load(self.features).fingerprint == self.backbone.fingerprint:
+            return FeatureStore.load(self.features)
+        return embed(self.images, self.backbone, out=self.folder / "base-features")
+
+    @cached_property
+    def base_rows(self) -> np.ndarray:
+        """Those features, a row an image."""
+        return self.base.rows(self.images.ids)
+
+    @cached_property
+    def source(self) -> Teacher:
+        """The teacher whose similarities are learned: the untransformed one for the control."""
+        assert self.teacher is not None
+        return self.teacher.untransformed() if self.control else self.teacher
+
+    @cached_property
+    def own_teacher(self) -> bool:
+        """Whether the teacher stands on the student's own backbone."""
+        return self.teacher is not None and self.teacher.backbone_ in ("", self.backbone.fingerprint)
+
+    @cached_property
+    def taught(self) -> np.ndarray:
+        """The teacher's features of each image."""
+        if self.own_teacher:
+            return self.source.transform(self.base_rows)
+        if self.features is None:
+            raise LikemindError("the teacher was fitted on another backbone than the student's: pass --features, its backbone's features of these images")
+        store = FeatureStore.load(self.features)
+        self.source.check_backbone(store.fingerprint, f"the feature store {store.path}")
+        return self.source.transform(store.rows(self.images.ids))
+
+    @cached_property
+    def clusters(self) -> np.ndarray:
+        """The cluster of each image, from the labels' file where there is one."""
+        if self.triplets is not None:
+            return load_clusters(self.triplets, self.images.ids)
+        count = max(2, min(500, len(self.images) // 12))
+        return cluster(self.taught, count, seed=self.seed).labels
+
+    @cached_property
+    def labels(self) -> tuple[Triplets, np.ndarray]:
+        """The labelled triplets, and the positions of their images."""
+        assert self.triplets is not None
+        labels = Triplets.load(self.triplets)
+        return labels, labels.positions_in(self.images.ids, f"the images ({self.images.path})")
+
+    def batch(self, recipe: Recipe, seed: int, step: int) -> Batch:
+        """Return a step's images and triplets."""
+        if recipe.batching == "packed":
+            return packed_batch(self.clusters, recipe, seed, step)
+        return independent_batch(*self.labels, recipe, seed, step)

@@ -1,0 +1,116 @@
+"""Anything that can be scored: an aligned model, a teacher, a plain backbone. Each gives an embedding a layer."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from likemind.artifacts import key_of
+from likemind.backbones.timm import load_backbone
+from likemind.errors import LikemindError
+from likemind.student.model import AlignedModel
+from likemind.teacher.teacher import Teacher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from likemind.artifacts import PathLike
+    from likemind.backbones.base import Backbone
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model under evaluation.
+
+    Attributes:
+        name: Such as ``base`` or ``aligned``.
+        path: As it was given.
+        backbone: Whose pooled output everything starts from.
+        embeddings: Pooled output (n, d) → layer → unit rows (n, ·).
+        layers: Their names.
+        similarity: Layer → how its cosine is taken.
+        key: Hash of all that decides the embeddings.
+    """
+
+    name: str
+    path: str
+    backbone: Backbone
+    embeddings: Callable[[np.ndarray], dict[str, np.ndarray]]
+    layers: tuple[str, ...]
+    similarity: dict[str, str]
+    key: str
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a reader needs to know which model this was."""
+        recipe = self.backbone.preprocessing.model_dump(mode="json")
+        return {"path": self.path, "layers": list(self.layers), "backbone": self.backbone.name, "preprocessing": recipe}
+
+
+def open_models(models: Mapping[str, PathLike] | Sequence[PathLike]) -> list[Model]:
+    """Open models by name; from a plain list, each is named after its folder.
+
+    Raises:
+        LikemindError: No model, a name twice, or something that cannot be scored.
+    """
+    named = dict(models) if hasattr(models, "items") else {}
+    if not named:
+        for path in models:
+            name = Path(path).name
+            if name in named:
+                raise LikemindError(f"two models are named {name!r}: name them, as in {name}-2={path}")
+            named[name] = path
+    if not named:
+        raise LikemindError("there is no model to evaluate: give at least one")
+    return [_open(name, str(path)) for name, path in named.items()]
+
+
+def _open(name: str, path: str) -> Model:
+    if not name or "@" in name:
+        raise LikemindError(f"{name!r} cannot name a model: use a name without @")
+    if (Path(path) / "teacher.json").exists():
+        return _teacher(name, path)
+    if (Path(path) / "likemind.json").exists():
+        return _aligned(name, path)
+    return _plain(name, path)
+
+
+def _aligned(name: str, path: str) -> Model:
+    model = AlignedModel.from_pretrained(path)
+    arrays = [model.centre, *(a for a in (model.head_weight, model.head_bias) if a is not None)]
+    digest = [hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest() for a in arrays]
+    config = model.config.model_dump(mode="json", by_alias=True, exclude={"facts"})
+    key = key_of(backbone=model.backbone.fingerprint, arrays=digest, config=config)
+    described = {"backbone": "cosine, centred", "head": "cosine"}
+    shipped = {"backbone": "cosine, centred", "head": "cosine"}.get(model.config.shipped, "cosine, part centred")
+    similarity = {layer: {**described, "shipped": shipped}[layer] for layer in model.layers}
+    return Model(name, path, model.backbone, model.embeddings, model.layers, similarity, key)
+
+
+def _teacher(name: str, path: str) -> Model:
+    teacher = Teacher.load(path)
+    backbone = load_backbone(str(teacher.facts_["backbone_name"]))
+    teacher.check_backbone(backbone.fingerprint, f"the backbone {backbone.name}")
+
+    def embeddings(pooled: np.ndarray) -> dict[str, np.ndarray]:
+        return {"teacher": unit(teacher.transform(pooled))}
+
+    return Model(name, path, backbone, embeddings, ("teacher",), {"teacher": "cosine"}, teacher.key)
+
+
+def _plain(name: str, path: str) -> Model:
+    backbone = load_backbone(path)
+
+    def embeddings(pooled: np.ndarray) -> dict[str, np.ndarray]:
+        return {"backbone": unit(pooled)}
+
+    return Model(name, path, backbone, embeddings, ("backbone",), {"backbone": "cosine"}, backbone.fingerprint)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Return the rows at unit length, float32."""
+    scaled: np.ndarray = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    return scaled

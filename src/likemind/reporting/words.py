@@ -1,0 +1,160 @@
+"""Numbers in words: units, signs, intervals, and whose answers they are about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from likemind.evaluation.results import Score
+
+OBSERVERS = {"human": "people", "human_model": "a model of people", "simulated": "simulated observers"}
+_ANSWERS = {
+    "human": "Answers: recorded from people.",
+    "human_model": "Answers: from a model of people, not from people themselves.",
+    "simulated": "Answers: simulated; no claim about people.",
+}
+_NOTICES = {
+    "human": "",
+    "human_model": "The answers on this page come from a model of people, which may differ from people.",
+    "simulated": "The answers on this page are simulated. Nothing on it is a claim about people.",
+}
+LEVELS = {
+    "all": "All triplets",
+    "between_class": "Between classes",
+    "class_border": "At a class border",
+    "within_class": "Within a class",
+}
+_SPLITS = {
+    "heldout": "held-out items",
+    "outline": "outlines",
+    "train": "training items",
+    "validation": "validation items",
+}
+_AGAINST = {"base": "the base model", "teacher": "the teacher", "control": "the control"}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a metric is written.
+
+    Attributes:
+        name: What it is.
+        unit: What a difference is counted in, as it stands after the number.
+        scale: What the stored number is multiplied with.
+        digits: After the decimal point.
+        counted: What its ``n`` counts.
+    """
+
+    name: str
+    unit: str
+    scale: float
+    digits: int
+    counted: str
+
+    def fine_enough(self, *values: float) -> Measure:
+        """Return a measure with digits enough that no value other than zero is written as zero (two more at most)."""
+        digits = next(
+            (
+                more
+                for more in range(3)
+                if all(abs(v * self.scale) >= 0.5 * 10 ** -(self.digits + more) or v == 0 for v in values)
+            ),
+            2,
+        )
+        return replace(self, digits=self.digits + digits)
+
+    def number(self, value: float) -> str:
+        """Write a value, with a true minus."""
+        text = f"{value * self.scale:.{self.digits}f}"
+        if float(text) == 0:
+            text = text.removeprefix("-")
+        return text.replace("-", "−")
+
+    def signed(self, value: float) -> str:
+        """Write a difference with its sign."""
+        text = self.number(value)
+        return text if text.startswith("−") or float(text) == 0 else f"+{text}"
+
+    def interval(self, low: float, high: float) -> str:
+        """Write a 95 % interval."""
+        return f"[{self.number(low)}, {self.number(high)}]"
+
+
+_MEASURES = {
+    "agreement": Measure("Agreement, %", "points of agreement", 100, 1, "triplets"),
+    "accuracy": Measure("Accuracy, %", "points of accuracy", 100, 1, "answers"),
+    "fewshot": Measure("Few-shot, %", "points of accuracy", 100, 1, "episodes"),
+    "centroid": Measure("Nearest class mean, %", "points of accuracy", 100, 1, "episodes"),
+    "entropy_rt": Measure("Entropy and response time, ρ", "in rank correlation", 1, 2, "triplets"),
+    "ece": Measure("Calibration error, %", "points of calibration error", 100, 1, "triplets"),
+    "nll": Measure("Cross-entropy, nats", "nats", 1, 3, "triplets"),
+    "grouping": Measure("Grouping by meaning, AMI", "in adjusted mutual information", 1, 2, "items"),
+    "rsa": Measure("Representational similarity, ρ", "in rank correlation", 1, 2, "items"),
+}
+
+
+def measure(stem: str) -> Measure:
+    """Return how a metric is written, by the first part of its stem (``agreement.all`` → agreement)."""
+    return _MEASURES.get(stem.split(".", maxsplit=1)[0], Measure(stem, "", 1, 3, "trials"))
+
+
+def count(number: int) -> str:
+    """Write a count with separators."""
+    return f"{number:,}"
+
+
+def counts(numbers: Sequence[int]) -> str:
+    """Write one count, or the range of several."""
+    low, high = min(numbers), max(numbers)
+    return count(low) if low == high else f"{count(low)}–{count(high)}"
+
+
+def frame(scores: Sequence[Score], stem: str) -> str:
+    """Write what scores share: n, chance and ceiling."""
+    how = measure(stem)
+    parts = [f"n\u00a0{counts([score.n for score in scores])} {how.counted}"]
+    for name in ("chance", "ceiling"):
+        known = [value for score in scores if (value := getattr(score, name)) is not None]
+        span = dict.fromkeys(how.number(value) for value in (min(known), max(known))) if known else []
+        parts.append(f"{name} {' to '.join(span)}" if known else f"no {name}")
+    return " · ".join(parts)
+
+
+def against(model: str) -> str:
+    """Name a model that another is compared with."""
+    return _AGAINST.get(model, f"“{model}”")
+
+
+def subject(model: str) -> str:
+    """Name a model at the beginning of a sentence."""
+    return {"aligned": "The aligned model", "base": "The base model"}.get(model, f"“{model}”")
+
+
+def split_name(split: str) -> str:
+    """Name a split or a shift."""
+    return _SPLITS.get(split, split)
+
+
+def level_name(level: str) -> str:
+    """Name a level of triplets."""
+    return LEVELS.get(level, level)
+
+
+def answers(source: str) -> str:
+    """Say in a caption where the answers come from."""
+    return _ANSWERS.get(source, f"Answers: {source}.")
+
+
+def notice(source: str) -> str:
+    """Say at the top what the answers do not show, or nothing."""
+    return _NOTICES.get(source, "")
+
+
+def credits_of(licences: dict[str, str]) -> list[str]:
+    """Return the licences of the pictures; all of them where none is plainly theirs."""
+    words = ("image", "picture", "photo", "drawing", "emoji")
+    own = [text for what, text in licences.items() if any(word in what.lower() for word in words)]
+    return own or list(licences.values())
