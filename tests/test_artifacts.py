@@ -16,18 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likemind import artifacts
-from likemind.artifacts import (
-    Artifact,
-    content_hash,
-    content_hashes,
-    key_of,
-    key_of_path,
-    read_json,
-    read_run,
-    versions,
-    write_atomic,
-    write_json,
-)
+from likemind.artifacts import Artifact, key_of_path, read_json, read_run, versions, write_atomic, write_json
+from likemind.hashes import content_hash, content_hashes, key_of
 from likemind.errors import LikemindError
 
 if TYPE_CHECKING:

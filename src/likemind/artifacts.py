@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import platform
 import shutil
-import sqlite3
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from likemind.errors import LikemindError
+from likemind.hashes import content_hash, content_hashes, digest, key_of
 from likemind.progress import log
 
 if TYPE_CHECKING:
@@ -29,14 +28,7 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 
 _LIBRARIES = ("likemind", "torch", "timm", "numpy", "scipy", "scikit-learn", "Pillow", "pyarrow")
-_CHUNK = 1 << 20
 _OWN = {"plan.json", "plan.json.tmp", "metrics.jsonl"}
-
-
-def key_of(**parts: Any) -> str:
-    """Return the SHA-256 (hex) of the parts' canonical JSON."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -77,78 +69,6 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def cache_folder() -> Path:
-    """Where caches live: ``$LIKEMIND_CACHE``, or the system's usual place."""
-    import pooch
-
-    folder = Path(os.environ.get("LIKEMIND_CACHE") or pooch.os_cache("likemind"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def content_hashes(paths: list[Path], *, verify: bool = False) -> list[str]:
-    """Return each file's SHA-256, remembered by path, size and modification time.
-
-    Args:
-        paths: Files to hash.
-        verify: Read every byte again instead of trusting what is remembered.
-    """
-    seen = []
-    for path in paths:
-        status = path.stat()
-        seen.append((os.fsencode(path.resolve()), status.st_size, status.st_mtime_ns))
-    known = {} if verify else _recall(seen)
-    fresh = {file: _digest(path) for file, path in zip(seen, paths, strict=True) if file not in known}
-    _remember(fresh)
-    return [known.get(file) or fresh[file] for file in seen]
-
-
-_File = tuple[bytes, int, int]
-
-
-@contextlib.contextmanager
-def _memory() -> Iterator[sqlite3.Connection]:
-    with contextlib.closing(sqlite3.connect(cache_folder() / "hashes.sqlite", timeout=10)) as memory, memory:
-        memory.execute("CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INT, mtime INT, sha256 TEXT)")
-        yield memory
-
-
-def _recall(files: list[_File]) -> dict[_File, str]:
-    """Return what is remembered. The memory only saves time: where it cannot be used, files are hashed each time."""
-    known: dict[_File, str] = {}
-    query = "SELECT sha256 FROM files WHERE path = ? AND size = ? AND mtime = ?"
-    with contextlib.suppress(sqlite3.Error, OSError), _memory() as memory:
-        for file in files:
-            row = memory.execute(query, file).fetchone()
-            if row is not None:
-                known[file] = str(row[0])
-    return known
-
-
-def _remember(hashes: dict[_File, str]) -> None:
-    if not hashes:
-        return
-    try:
-        with _memory() as memory:
-            rows = [(*file, sha256) for file, sha256 in hashes.items()]
-            memory.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
-    except (sqlite3.Error, OSError) as error:
-        log.warning("hashes of files cannot be remembered (%s): check the cache folder", error)
-
-
-def content_hash(path: Path, *, verify: bool = False) -> str:
-    """Return one file's SHA-256, remembered as in ``content_hashes``."""
-    return content_hashes([path], verify=verify)[0]
-
-
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that can change a result."""
     found = {"python": platform.python_version()}
@@ -182,7 +102,7 @@ def read_run(path: PathLike, *, verb: str | None = None, verify: bool = False) -
         raise LikemindError(f"{folder} was made by `likemind {run['verb']}`: give an output of `likemind {verb}`")
     for name, (size, sha256) in run["files"].items():
         file = folder / name
-        if not file.exists() or file.stat().st_size != size or (verify and _digest(file) != sha256):
+        if not file.exists() or file.stat().st_size != size or (verify and digest(file) != sha256):
             raise LikemindError(f"{file} is not the file that was written: make {folder} again with --overwrite")
     return run
 
@@ -389,7 +309,7 @@ class Artifact:
                 os.fsync(opened.fileno())
         for folder in {file.parent for file in files}:
             sync_folder(folder)
-        listed = {file.relative_to(self.path).as_posix(): [file.stat().st_size, _digest(file)] for file in files}
+        listed = {file.relative_to(self.path).as_posix(): [file.stat().st_size, digest(file)] for file in files}
         seconds = round(time.monotonic() - self._started, 2)
         run = {"schema": 1, "key": self.key, **self._about, "figures": self.figures, "versions": versions()}
         write_json(self.path / "run.json", {**run, "seconds": seconds, "files": listed})

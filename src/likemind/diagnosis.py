@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from likemind.artifacts import cache_folder
+from likemind.hashes import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

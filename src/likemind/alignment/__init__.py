@@ -1,0 +1,1 @@
+"""Fine-tuning a student on a teacher's similarities."""

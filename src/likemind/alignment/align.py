@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     from likemind.alignment.batches import Batch
     from likemind.backbones.base import Backbone
 
+_NOT_FINITE = "{what} is not finite at step {step}: lower --set learning_rate, or pass --set precision=float32"
+
 
 def align(
     images: PathLike | ImageCollection,
@@ -61,8 +62,8 @@ def align(
         triplets: An output of ``likemind label``: its clusters group the images of packed batches, its similarities are
             the labels of independent ones.
         features: The *teacher's* backbone's features of the images; needed where the student is another backbone.
-        validation: An evaluation folder whose validation objects decide what is shipped, and its temperature. Without it
-            the backbone is shipped as it was trained.
+        validation: An evaluation folder whose validation objects decide what is shipped, and its temperature. Without
+            it the backbone is shipped as it was trained.
         out: The student's directory.
         recipe: ``smoke``, ``small``, ``paper``, or a ``Recipe``.
         changes: Fields of the recipe to change.
@@ -78,16 +79,20 @@ def align(
         LikemindError: What is given does not fit together, or the loss is not finite.
 
     Example:
-        >>> align("photos/", "timm/vit_base_patch14_dinov2.lvd142m", teacher="runs/teacher", out="runs/aligned")  # doctest: +SKIP
+        >>> align("photos/", "timm/test_vit", teacher="runs/teacher", out="runs/aligned")  # doctest: +SKIP
     """
     collection, model = open_images(images), load_backbone(backbone, weights=weights)
     plan = resolve_recipe(recipe, changes)
     data = EvaluationSet.load(validation) if validation is not None else None
     fitted = Teacher.load(teacher) if teacher is not None else None
     labels = read_run(triplets, verb="label") if triplets is not None else None
-    _check(plan, fitted, labels)
+    _check(plan, fitted, labels, control=control)
     config = {"recipe": plan.model_dump(mode="json"), "backbone": model.fingerprint, "control": control, "seed": seed}
-    inputs = {"images": collection.key(), "teacher": fitted.key if fitted else "", "triplets": labels["key"] if labels else ""}
+    inputs = {
+        "images": collection.key(),
+        "teacher": fitted.key if fitted else "",
+        "triplets": labels["key"] if labels else "",
+    }
     inputs["features"] = FeatureStore.load(features).key if features is not None else ""
     inputs["validation"] = data.key if data else ""
     with Artifact(out, verb="align", config=config, inputs=inputs, overwrite=overwrite) as work:
@@ -99,15 +104,28 @@ def align(
     return AlignedModel.from_pretrained(out)
 
 
-def _check(recipe: Recipe, teacher: Teacher | None, labels: dict[str, Any] | None) -> None:
+def _check(recipe: Recipe, teacher: Teacher | None, labels: dict[str, Any] | None, *, control: bool) -> None:
     if teacher is None and (recipe.target == "mixture" or recipe.batching == "packed"):
-        raise LikemindError("the mixture target and packed batches need a teacher: pass --teacher, or --set target=paper --set batching=independent --triplets LABELS")
+        raise LikemindError(
+            "the mixture target and packed batches need a teacher: pass --teacher, or --set target=paper "
+            "--set batching=independent --triplets LABELS"
+        )
     if labels is None and recipe.batching == "independent":
-        raise LikemindError("independent batches take their triplets from a file of labels: pass --triplets, an output of `likemind label`")
+        raise LikemindError(
+            "independent batches take their triplets from a file of labels: pass --triplets, an output of "
+            "`likemind label`"
+        )
+    if labels is not None and recipe.batching == "independent" and labels["config"]["control"] != control:
+        made, here = ("with", "without") if labels["config"]["control"] else ("without", "with")
+        raise LikemindError(f"the labels were made {made} --control and this run is {here} it: make both alike")
     if recipe.target == "mixture" and recipe.batching == "independent":
-        raise LikemindError("the mixture target is computed within packed batches: pass --set batching=packed, or --set target=paper")
+        raise LikemindError(
+            "the mixture target is computed within packed batches: pass --set batching=packed, or --set target=paper"
+        )
     if teacher is None and recipe.head == "teacher":
-        raise LikemindError("a head that starts from the teacher's map needs a teacher: pass --teacher, or --set head=random")
+        raise LikemindError(
+            "a head that starts from the teacher's map needs a teacher: pass --teacher, or --set head=random"
+        )
 
 
 def rate(step: int, recipe: Recipe) -> float:
@@ -124,14 +142,12 @@ def _train(student: Student, known: Known, recipe: Recipe, seed: int, folder: Pa
     keep_freed_memory()
     precision = recipe.precision if recipe.precision != "auto" else faster_precision(student.about)
     accelerator = Accelerator(mixed_precision="bf16" if precision == "bfloat16" else "no")
-    groups = [
-        {"params": list(student.backbone.parameters()), "peak": recipe.learning_rate},
-        {"params": list(student.head.parameters()), "peak": recipe.head_learning_rate},
-    ]
+    peaks = {"backbone": recipe.learning_rate, "head": recipe.head_learning_rate}
+    groups = [{"params": [value], "peak": peaks[name.split(".")[0]]} for name, value in student.learning.items()]
     optimizer = torch.optim.Adam(groups, lr=0.0)
-    done = load_checkpoint(folder, student, optimizer)
+    done = load_checkpoint(folder, student.learning, optimizer)
     metrics = Metrics(folder / "metrics.jsonl", keep=done)
-    student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    student.to(memory_format=torch.channels_last)
     prepared, optimizer = accelerator.prepare(student, optimizer)
     batches = _batches_ahead(known, recipe, seed, range(done, recipe.steps))
     for step, batch, pixels in track(batches, total=recipe.steps, done=done, what="align (steps)"):
@@ -141,14 +157,16 @@ def _train(student: Student, known: Known, recipe: Recipe, seed: int, folder: Pa
             pooled = prepared(pixels.to(accelerator.device).contiguous(memory_format=torch.channels_last))
         parts = student_loss(student, pooled.float(), batch, known, recipe)
         if not math.isfinite(parts["loss"].item()):
-            raise LikemindError(f"the loss is not finite at step {step}: lower --set learning_rate, or pass --set precision=float32")
+            raise LikemindError(_NOT_FINITE.format(what="the loss", step=step))
         optimizer.zero_grad()
         accelerator.backward(parts["loss"])
-        optimizer.step()
         _pull(student, optimizer, recipe.pull)
+        optimizer.step()
         metrics.write(step, **{name: value.item() for name, value in parts.items()})
         if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
-            save_checkpoint(folder, student, optimizer, step + 1)
+            if not all(bool(value.isfinite().all()) for value in student.learning.values()):
+                raise LikemindError(_NOT_FINITE.format(what="a weight", step=step))
+            save_checkpoint(folder, student.learning, optimizer, step + 1)
 
 
 def _batches_ahead(known: Known, recipe: Recipe, seed: int, steps: range) -> Iterator[tuple[int, Batch, torch.Tensor]]:
@@ -170,9 +188,13 @@ def _batches_ahead(known: Known, recipe: Recipe, seed: int, steps: range) -> Ite
 
 @torch.no_grad()
 def _pull(student: Student, optimizer: torch.optim.Optimizer, strength: float) -> None:
-    """Pull every weight towards where it started, decoupled from Adam: θ ← θ − η λ (θ − θ₀)."""
+    """Pull every weight towards where it started, decoupled from Adam: θ ← θ − η λ (θ − θ₀).
+
+    Done before Adam's step, whose moments do not look at θ: the two make θ ← θ − η (Adam + λ (θ − θ₀)) at the old θ, as
+    in the published chain (``scale_by_adam``, ``decay_to_init``, rate).
+    """
     rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
-    for name, value in student.named_parameters():
+    for name, value in student.learning.items():
         value.sub_(rates[id(value)] * strength * (value - student.start_weights[name].to(value.device)))
 
 
@@ -184,30 +206,39 @@ def _ship(
     model = student.at(1.0)
     if data is not None:
         validation = Validation(data, seed)
-        base, candidates = measure(student.at, recipe, validation, head=True)
+        base, candidates = measure(student.at, recipe, validation)
         chosen = choose_shipped(base, candidates, recipe.max_loss)
         model = student.at(chosen.alpha)
         model.config = ModelConfig(shipped=chosen.shipped, alpha=chosen.alpha, beta=chosen.beta)
         rows = model.embeddings(validation.pooled(model))
         temperatures = {layer: validation.temperature(values) for layer, values in rows.items()}
         model.config = model.config.model_copy(update={"temperatures": temperatures})
-        figures |= {"base": asdict(base), "shipped": asdict(chosen), "candidates": [asdict(c) for c in candidates]}
+        figures |= {"base": base.figures(), "shipped": chosen.figures()}
+        figures["candidates"] = [candidate.figures() for candidate in candidates]
         figures["source"] = data.description.source
         log.info("shipped: %s at alpha %g, beta %g", chosen.shipped, chosen.alpha, chosen.beta)
-    facts = {"base": student.about.name, "recipe": recipe.model_dump(mode="json"), "target": recipe.target, "control": known.control}
+    facts = {
+        "base": student.about.name,
+        "recipe": recipe.model_dump(mode="json"),
+        "target": recipe.target,
+        "control": known.control,
+    }
     licences = data.description.licences if data is not None else {}
     model.config = model.config.model_copy(update={"facts": {**facts, "licences": licences}})
     model.save_pretrained(folder, card=model_card(model, figures))
-    write_json(folder / "retention.json", _finite({name: figures.get(name) for name in ("base", "shipped", "candidates")}))
+    write_json(
+        folder / "retention.json", _finite({name: figures.get(name) for name in ("base", "shipped", "candidates")})
+    )
     shutil.rmtree(folder / "base-features", ignore_errors=True)
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)
-    return _finite(figures)
+    told: dict[str, Any] = _finite(figures)
+    return told
 
 
 def _finite(value: Any) -> Any:
-    """Replace NaN, which JSON has no word for, by None."""
+    """Replace NaN and infinity, which JSON has no word for, by None."""
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {str(key): _finite(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -33,8 +33,8 @@ class Batch:
 def packed_batch(clusters: np.ndarray, recipe: Recipe, seed: int, step: int) -> Batch:
     """Draw a group of images from several clusters, and many triplets among them.
 
-    Clusters are drawn evenly from those with two images or more. Half of the triplets lie at cluster borders (two images
-    of one cluster, one of another), half are any three.
+    Clusters are drawn evenly from those with two images or more. Half of the triplets lie at cluster borders (two
+    images of one cluster, one of another), half are any three.
 
     Args:
         clusters: (n,) cluster of each image of the collection.
@@ -47,8 +47,9 @@ def packed_batch(clusters: np.ndarray, recipe: Recipe, seed: int, step: int) -> 
     usable = np.flatnonzero(sizes > 1)
     if len(usable) < 2:
         raise LikemindError("packed batches need two clusters with two images each: give more images or fewer clusters")
-    chosen = rng.choice(usable, min(recipe.clusters, len(usable)), replace=False)
-    share = -(-recipe.images // len(chosen))
+    count = max(2, min(recipe.clusters, len(usable), recipe.images // 2))  # each must give two images
+    chosen = rng.choice(usable, count, replace=False)
+    share = max(2, -(-recipe.images // count))
     groups = [_some(rng, np.flatnonzero(clusters == c), share) for c in chosen]
     images = np.concatenate(groups)
     group_of = np.repeat(np.arange(len(groups)), [len(group) for group in groups])

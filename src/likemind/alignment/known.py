@@ -79,7 +79,10 @@ class Known:
         if self.own_teacher:
             return self.source.transform(self.base_rows)
         if self.features is None:
-            raise LikemindError("the teacher was fitted on another backbone than the student's: pass --features, its backbone's features of these images")
+            raise LikemindError(
+                "the teacher was fitted on another backbone than the student's: pass --features, its backbone's "
+                "features of these images"
+            )
         store = FeatureStore.load(self.features)
         self.source.check_backbone(store.fingerprint, f"the feature store {store.path}")
         return self.source.transform(store.rows(self.images.ids))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,19 +13,19 @@ class Recipe(BaseModel):
     """All that decides an alignment, besides its data and its seed.
 
     Attributes:
-        target: ``mixture`` teaches the backbone itself the mix of its own old similarities and the teacher's, and lets a
-            triplet head follow without touching it; ``paper`` teaches the teacher's similarities to a triplet head, with
-            gradients into the backbone (Muttenthaler et al. 2025).
+        target: ``mixture`` teaches the backbone itself the mix of its own old similarities and the teacher's; ``paper``
+            teaches the teacher's similarities to a triplet head, with gradients into the backbone (Muttenthaler et al.
+            2025).
         beta: Share of the teacher in the mixture, 0–1.
         sharpness: κ, the mixture's similarities are κ · cosine.
         row_weight: Weight of the row-wise KL term beside the triplets' Jensen–Shannon divergence.
         batching: ``packed`` draws a group of images and many triplets among them, labelled on the fly; ``independent``
             takes fresh triplets from a file of labels.
-        head: The triplet head starts from the ``teacher``'s map (same backbone only) or ``random`` (1,024 wide, variance
-            1/fan-in as Flax has it).
+        head: The ``paper`` target's triplet head starts from the ``teacher``'s map (same backbone only) or ``random``
+            (1,024 wide, variance 1/fan-in as Flax has it). The mixture's is the teacher's map throughout.
         temperature: τ of the head's dot products; 100 in the released code, which starts at random.
         steps: Optimiser steps.
-        images: Images a packed batch.
+        images: Images a packed batch, or a few more, so that every cluster gives equally many.
         clusters: Clusters that these come from.
         triplets: Triplets a batch.
         learning_rate: Peak, for the backbone. head_learning_rate: Peak, for the head.
@@ -41,7 +41,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     target: Literal["mixture", "paper"] = "mixture"
-    beta: float = Field(default=0.8, ge=0, le=1)
+    beta: float = Field(default=0.6, ge=0, le=1)
     sharpness: float = Field(default=15.0, gt=0)
     row_weight: float = Field(default=0.3, ge=0)
     batching: Literal["packed", "independent"] = "packed"
@@ -57,9 +57,9 @@ class Recipe(BaseModel):
     pull: float = Field(default=5.0, ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoint_every: int = Field(default=20, ge=1)
-    alphas: tuple[float, ...] = (1.0, 0.75, 0.5)
-    betas: tuple[float, ...] = (0.25, 0.5, 0.75)
-    max_loss: float = 0.5
+    alphas: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(default=(1.0, 0.75, 0.5), min_length=1)
+    betas: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.25, 0.5, 0.75)
+    max_loss: float = Field(default=0.5, ge=0)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -79,7 +79,7 @@ RECIPES: dict[str, Recipe] = {
         checkpoint_every=1000,
     ),
 }
-"""``smoke`` ends in seconds, ``small`` suits one machine, ``paper`` is the released configuration with its labels from a file."""
+"""``smoke`` ends in seconds, ``small`` suits one machine, ``paper`` is the released one, its labels from a file."""
 
 
 def resolve_recipe(recipe: str | Recipe, changes: dict[str, object] | None = None) -> Recipe:

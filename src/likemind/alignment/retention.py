@@ -7,7 +7,7 @@ Candidates are the backbone, the head and their mixes β, each at several interp
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ SHOTS = 5
 EPISODES = 60
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """One way to ship, and what it gives on validation objects.
 
@@ -37,15 +37,30 @@ class Candidate:
         shipped: ``backbone``, ``head`` or ``mix``.
         alpha: Interpolation of the weights; 0 is the base.
         beta: Share of the head.
-        agreement: Mean probability, under people's distribution, of the model's choice.
+        by_triplet: (n,) people's probability of the model's choice on each validation triplet.
         fewshot: 5-shot accuracy (ridge); NaN where no categories were held out.
     """
 
     shipped: Literal["backbone", "head", "mix"]
     alpha: float
     beta: float
-    agreement: float
+    by_triplet: np.ndarray
     fewshot: float
+
+    @property
+    def agreement(self) -> float:
+        """Mean probability, under people's distribution, of the model's choice."""
+        return float(self.by_triplet.mean())
+
+    def figures(self) -> dict[str, Any]:
+        """Return what is written down of it."""
+        return {
+            "shipped": self.shipped,
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "agreement": self.agreement,
+            "fewshot": self.fewshot,
+        }
 
 
 class Validation:
@@ -68,9 +83,9 @@ class Validation:
         """Return the backbone's output for the validation images."""
         return embed_rows(self.images, range(len(self.images)), model.backbone)[0]
 
-    def agreement(self, rows: np.ndarray) -> float:
-        """Return the agreement of an embedding of the validation images."""
-        return float(agreement(similarities(rows, self.trials), self.trials.people).mean())
+    def agreement(self, rows: np.ndarray) -> np.ndarray:
+        """Return the agreement of an embedding of the validation images, triplet by triplet."""
+        return agreement(similarities(rows, self.trials), self.trials.people)
 
     def fewshot(self, rows: np.ndarray) -> float:
         """Return the 5-shot accuracy of an embedding, or NaN where no categories were held out."""
@@ -82,7 +97,7 @@ class Validation:
 
 
 def measure(
-    model_at: Callable[[float], AlignedModel], recipe: Recipe, validation: Validation, *, head: bool
+    model_at: Callable[[float], AlignedModel], recipe: Recipe, validation: Validation
 ) -> tuple[Candidate, list[Candidate]]:
     """Return the base and all candidates, measured.
 
@@ -90,7 +105,6 @@ def measure(
         model_at: The student at an interpolation α.
         recipe: Says which α and β.
         validation: Where to measure.
-        head: Whether the head is a candidate.
     """
 
     def candidate(kind: Literal["backbone", "head", "mix"], alpha: float, beta: float, rows: np.ndarray) -> Candidate:
@@ -103,24 +117,37 @@ def measure(
         model = model_at(alpha)
         rows = model.embeddings(validation.pooled(model))
         found.append(candidate("backbone", alpha, 0.0, rows["backbone"]))
-        if head:
+        if "head" in rows:
             found += [candidate("mix", alpha, b, mix(rows["backbone"], rows["head"], b)) for b in recipe.betas]
             found.append(candidate("head", alpha, 1.0, rows["head"]))
     return base, found
 
 
 def choose_shipped(base: Candidate, candidates: list[Candidate], max_loss: float) -> Candidate:
-    """Return the most aligned candidate whose 5-shot accuracy is at most ``max_loss`` points below the base's.
+    """Return the most aligned candidate that keeps the base's 5-shot accuracy, or a plainer one that is as good.
 
-    Where none keeps that much, the one that keeps most. Where few-shot could not be measured, the most aligned backbone.
+    Kept are candidates at most ``max_loss`` points of 5-shot accuracy below the base (all that keep most, where none
+    does). Of these, every one whose agreement is within two standard errors of the best one's, triplet by triplet,
+    counts as just as aligned, and the plainest is shipped: a backbone before a head before a mix, then the one that is
+    nearest to the fully trained weights. Where few-shot could not be measured only backbones are candidates.
 
     Example:
-        >>> base = Candidate("backbone", 0.0, 0.0, 0.40, 0.60)
-        >>> far, near = Candidate("head", 1.0, 1.0, 0.50, 0.50), Candidate("mix", 1.0, 0.5, 0.45, 0.60)
-        >>> choose_shipped(base, [far, near], 0.5) == near
-        True
+        >>> base = Candidate("backbone", 0.0, 0.0, np.array([0.4, 0.4]), 0.60)
+        >>> far = Candidate("head", 1.0, 1.0, np.array([0.5, 0.5]), 0.50)
+        >>> near = Candidate("mix", 1.0, 0.5, np.array([0.45, 0.45]), 0.60)
+        >>> choose_shipped(base, [far, near], 0.5).shipped
+        'mix'
     """
     if np.isnan(base.fewshot):
-        return max((c for c in candidates if c.shipped == "backbone"), key=lambda c: c.agreement)
-    kept = [c for c in candidates if c.fewshot >= base.fewshot - max_loss / 100]
-    return max(kept, key=lambda c: c.agreement) if kept else max(candidates, key=lambda c: (c.fewshot, c.agreement))
+        kept = [c for c in candidates if c.shipped == "backbone"]
+    else:
+        floor = min(base.fewshot - max_loss / 100, max(c.fewshot for c in candidates))
+        kept = [c for c in candidates if c.fewshot >= floor]
+    best = max(kept, key=lambda c: c.agreement)
+    as_good = [c for c in kept if _not_below(c.by_triplet, best.by_triplet)]
+    return min(as_good, key=lambda c: (("backbone", "head", "mix").index(c.shipped), -c.alpha, -c.agreement))
+
+
+def _not_below(ours: np.ndarray, best: np.ndarray) -> bool:
+    loss = best - ours
+    return bool(loss.mean() <= 2 * loss.std() / np.sqrt(len(loss)))

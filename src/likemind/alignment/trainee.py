@@ -29,13 +29,16 @@ HEAD_WIDTH = 1024
 class Student(nn.Module):
     """A backbone in training, with its triplet head and the weights that both started from.
 
+    For the ``paper`` target the head is trained. For the ``mixture`` the backbone itself learns, and the head is the
+    teacher's own map, carried along on top (none, where the teacher stands on another backbone).
+
     Norms keep their stored statistics and dropout stays off, so that packed batches, single triplets and interpolated
     weights all mean the same network.
     """
 
     centre: Tensor
 
-    def __init__(self, backbone: Backbone, centre: np.ndarray, head: nn.Linear) -> None:
+    def __init__(self, backbone: Backbone, centre: np.ndarray, head: nn.Linear | None) -> None:
         super().__init__()
         self.backbone, self.head, self.about = backbone.module, head, backbone
         self.register_buffer("centre", torch.from_numpy(centre))
@@ -45,12 +48,21 @@ class Student(nn.Module):
     def start(cls, backbone: Backbone, known: Known, recipe: Recipe, seed: int) -> Student:
         """Build a student from a copy of the backbone, whose head starts as the recipe says."""
         backbone = replace(backbone, module=deepcopy(backbone.module).requires_grad_(True))
-        centre = known.base_rows.mean(axis=0)
-        if recipe.head == "teacher" and known.own_teacher:
-            return cls(backbone, centre, _teacher_head(known.source))
-        return cls(backbone, centre, _random_head(backbone.dim, seed))
+        head: nn.Linear | None = None
+        if known.own_teacher and recipe.head == "teacher":
+            head = _teacher_head(known.source)
+        elif recipe.target == "paper":
+            head = _random_head(backbone.dim, seed)
+        if head is not None:
+            head.requires_grad_(recipe.target == "paper")
+        return cls(backbone, known.base_rows.mean(axis=0), head)
 
-    def train(self, mode: bool = True) -> Student:
+    @property
+    def learning(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by name."""
+        return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
+    def train(self, mode: bool = True) -> Student:  # noqa: ARG002
         """Stay in evaluation mode, whatever is asked."""
         super().train(False)
         return self
@@ -62,16 +74,18 @@ class Student(nn.Module):
 
     def at(self, alpha: float) -> AlignedModel:
         """Return the model whose weights lie at θ₀ + α(θ − θ₀); the head moves along."""
-        module, head = deepcopy(self.backbone), deepcopy(self.head)
+        moved = deepcopy(self)
         with torch.no_grad():
-            for part, prefix in ((module, "backbone."), (head, "head.")):
-                for name, value in part.named_parameters():
-                    first = self.start_weights[prefix + name].to(value.device)
-                    value.copy_(first + alpha * (value - first) if alpha != 1.0 else value)
-        weight, bias = head.weight.detach().cpu().numpy(), head.bias.detach().cpu().numpy()
-        return AlignedModel(
-            replace(self.about, module=module), self.centre.cpu().numpy(), ModelConfig(alpha=alpha), weight, bias
+            for name, value in moved.named_parameters():
+                first = self.start_weights[name].to(value.device)
+                value.copy_(first + alpha * (value - first) if alpha != 1.0 else value)
+        model = AlignedModel(
+            replace(self.about, module=moved.backbone), self.centre.cpu().numpy(), ModelConfig(alpha=alpha)
         )
+        if moved.head is not None:
+            model.head_weight = moved.head.weight.detach().cpu().numpy()
+            model.head_bias = moved.head.bias.detach().cpu().numpy()
+        return model
 
 
 def _teacher_head(teacher: Teacher) -> nn.Linear:
@@ -103,22 +117,29 @@ def student_loss(student: Student, pooled: Tensor, batch: Batch, known: Known, r
     """
     triplets = torch.from_numpy(batch.triplets).to(pooled.device)
     if recipe.target == "paper":
-        rows = student.head(pooled)
-        if batch.similarities is not None:
-            log_p = log_probabilities(torch.from_numpy(batch.similarities).to(pooled.device))
-            log_q = log_probabilities(pair_similarities(rows, triplets), recipe.temperature)
-            return {"loss": jensen_shannon(log_p, log_q).mean()}
-        taught = _rows(known.taught, batch, pooled)
-        return {"loss": triplet_loss(taught @ taught.T, rows @ rows.T, triplets, temperature=recipe.temperature)}
-    taught = _rows(known.taught, batch, pooled)
-    old, new = nn.functional.normalize(taught), nn.functional.normalize(pooled - student.centre)
-    base = nn.functional.normalize(_rows(known.base_rows, batch, pooled) - student.centre)
-    target = recipe.sharpness * ((1 - recipe.beta) * base @ base.T + recipe.beta * old @ old.T)
+        return {"loss": _paper_loss(student, pooled, batch, triplets, known, recipe)}
+    base, taught = (_rows(features, batch, pooled) for features in (known.base_rows, known.taught))
+    old = nn.functional.normalize(base - student.centre)
+    human = nn.functional.normalize(taught)
+    new = nn.functional.normalize(pooled - student.centre)
+    target = recipe.sharpness * ((1 - recipe.beta) * old @ old.T + recipe.beta * human @ human.T)
     similarity = recipe.sharpness * new @ new.T
     parts = {"triplets": triplet_loss(target, similarity, triplets), "rows": row_loss(target, similarity)}
-    rows = student.head(pooled.detach())
-    parts["head"] = triplet_loss(taught @ taught.T, rows @ rows.T, triplets, temperature=recipe.temperature)
-    return {"loss": parts["triplets"] + recipe.row_weight * parts["rows"] + parts["head"], **parts}
+    return {"loss": parts["triplets"] + recipe.row_weight * parts["rows"], **parts}
+
+
+def _paper_loss(
+    student: Student, pooled: Tensor, batch: Batch, triplets: Tensor, known: Known, recipe: Recipe
+) -> Tensor:
+    """JSD between softmax of the teacher's raw dot products and of the head's over τ: AligNet's released loss."""
+    assert student.head is not None
+    rows = student.head(pooled)
+    if batch.similarities is None:
+        taught = _rows(known.taught, batch, pooled)
+        return triplet_loss(taught @ taught.T, rows @ rows.T, triplets, temperature=recipe.temperature)
+    log_p = log_probabilities(torch.from_numpy(batch.similarities).to(pooled.device))
+    log_q = log_probabilities(pair_similarities(rows, triplets), recipe.temperature)
+    return jensen_shannon(log_p, log_q).mean()
 
 
 def _rows(features: np.ndarray, batch: Batch, like: Tensor) -> Tensor:

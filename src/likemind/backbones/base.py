@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from likemind.artifacts import key_of
+from likemind.hashes import key_of
 
 if TYPE_CHECKING:
     from likemind.images.decode import Preprocessing

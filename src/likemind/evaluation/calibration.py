@@ -10,10 +10,10 @@ BINS = 15
 
 
 def expected_calibration_error(probabilities: np.ndarray, people: np.ndarray, seed: int) -> Estimate:
-    """Return Σ_bins (share of triplets) · |mean confidence − mean agreement|, over 15 equal bins of confidence in [0, 1].
+    """Return Σ_bins (share of triplets) · |mean confidence − mean agreement|, over 15 equal bins of confidence.
 
-    Confidence is the model's largest probability; agreement is people's probability of that same choice, where the usual
-    definition (Guo et al. 2017, eq. 3) has right or wrong.
+    Confidence is the model's largest probability; agreement is people's probability of that same choice, where the
+    usual definition (Guo et al. 2017, eq. 3) has right or wrong.
 
     Shapes:
         probabilities: (n, 3). people: (n, 3). Returns an estimate between 0 and 1; lower is better.

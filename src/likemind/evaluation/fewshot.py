@@ -51,15 +51,17 @@ def draw_episodes(categories: list[str], k: int, seed: int, *, episodes: int = E
     return tasks
 
 
-def fewshot(embedding: np.ndarray, tasks: list[Episode], seed: int, *, method: Literal["ridge", "centroid"] = "ridge") -> Estimate:
+def fewshot(
+    embedding: np.ndarray, tasks: list[Episode], seed: int, *, method: Literal["ridge", "centroid"] = "ridge"
+) -> Estimate:
     """Return the accuracy over tasks; tasks are what is resampled.
 
     Args:
         embedding: (rows, d), unit rows.
         tasks: From ``draw_episodes``.
         seed: Of the resampling.
-        method: ``ridge`` is scikit-learn's ``RidgeClassifierCV`` (alphas 1e-3…1e3); ``centroid`` the nearest class mean by
-            cosine.
+        method: ``ridge`` is scikit-learn's ``RidgeClassifierCV`` (alphas 1e-3…1e3); ``centroid`` the nearest class mean
+            by cosine.
     """
     solve = _ridge if method == "ridge" else _centroid
     rows = _in_own_span(embedding.astype(np.float64))

@@ -47,7 +47,8 @@ def mean_estimate(values: np.ndarray, seed: int, mask: np.ndarray | None = None)
     """
     inside = np.ones(len(values), dtype=np.float32) if mask is None else mask.astype(np.float32)
     counts = resample(len(values), seed)
-    replicates = (counts @ (values * inside)) / (counts @ inside)
+    total, drawn = counts @ (values * inside), counts @ inside
+    replicates = np.where(drawn > 0, total / np.maximum(drawn, 1), np.nan)
     return Estimate(float(values[inside > 0].mean()), replicates, int(inside.sum()))
 
 
@@ -61,5 +62,12 @@ def compare(
     if low > 0 or high < 0:
         verdict = "better" if (low > 0) == higher_is_better else "worse"
     return Comparison(
-        model=model, against=against, metric=metric, difference=difference.value, low=low, high=high, n=ours.n, verdict=verdict
+        model=model,
+        against=against,
+        metric=metric,
+        difference=difference.value,
+        low=low,
+        high=high,
+        n=ours.n,
+        verdict=verdict,
     )

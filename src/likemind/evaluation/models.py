@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from likemind.artifacts import key_of
 from likemind.backbones.timm import load_backbone
 from likemind.errors import LikemindError
+from likemind.hashes import key_of
 from likemind.student.model import AlignedModel
 from likemind.teacher.teacher import Teacher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from likemind.artifacts import PathLike
     from likemind.backbones.base import Backbone
@@ -56,8 +57,10 @@ def open_models(models: Mapping[str, PathLike] | Sequence[PathLike]) -> list[Mod
     Raises:
         LikemindError: No model, a name twice, or something that cannot be scored.
     """
-    named = dict(models) if hasattr(models, "items") else {}
-    if not named:
+    named: dict[str, PathLike] = {}
+    if isinstance(models, Mapping):
+        named.update(models)
+    else:
         for path in models:
             name = Path(path).name
             if name in named:

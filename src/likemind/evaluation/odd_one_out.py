@@ -47,9 +47,17 @@ class Trials:
         level = np.full(len(triplets), "", dtype=object)
         if judgements.level is not None:
             level[row_of] = judgements.level
-        timed = np.zeros(len(rows), dtype=bool) if judgements.response_time is None else np.isfinite(judgements.response_time)
+        timed = (
+            np.zeros(len(rows), dtype=bool)
+            if judgements.response_time is None
+            else np.isfinite(judgements.response_time)
+        )
         time = np.zeros(0) if judgements.response_time is None else judgements.response_time[timed]
-        person = np.zeros(len(rows), dtype=int) if judgements.participant is None else np.unique(judgements.participant.astype(str), return_inverse=True)[1]
+        person = (
+            np.zeros(len(rows), dtype=int)
+            if judgements.participant is None
+            else np.unique(judgements.participant.astype(str), return_inverse=True)[1]
+        )
         return cls(triplets, people, level, row_of[timed], person.reshape(-1)[timed], time)
 
     @property
@@ -67,7 +75,8 @@ class Trials:
 
 def _names(triplets: np.ndarray, items: int) -> np.ndarray:
     wide = triplets.astype(np.uint64)
-    return (wide[:, 0] * np.uint64(items) + wide[:, 1]) * np.uint64(items) + wide[:, 2]
+    names: np.ndarray = (wide[:, 0] * np.uint64(items) + wide[:, 1]) * np.uint64(items) + wide[:, 2]
+    return names
 
 
 def similarities(embedding: np.ndarray, trials: Trials) -> torch.Tensor:
@@ -88,14 +97,16 @@ def agreement(cosines: torch.Tensor, people: np.ndarray) -> np.ndarray:
 def by_level(values: np.ndarray, level: np.ndarray, seed: int) -> dict[str, Estimate]:
     """Return the mean overall (``all``) and for each level that occurs."""
     names = [name for name in dict.fromkeys(level.tolist()) if name]
-    return {"all": mean_estimate(values, seed)} | {name: mean_estimate(values, seed, level == name) for name in sorted(names)}
+    return {"all": mean_estimate(values, seed)} | {
+        name: mean_estimate(values, seed, level == name) for name in sorted(names)
+    }
 
 
 class TimedTriplets:
     """Spearman's correlation of choice entropy with response time, over triplets, with people and triplets resampled.
 
-    Muttenthaler et al. 2025 correlate the model's uncertainty with people's response times; which coefficient they use is
-    not published, rank correlation is what re-implementations use.
+    Muttenthaler et al. 2025 correlate the model's uncertainty with people's response times; which coefficient they use
+    is not published, rank correlation is what re-implementations use.
     """
 
     def __init__(self, trials: Trials, seed: int, mask: np.ndarray | None = None) -> None:
@@ -128,7 +139,7 @@ def _mean_time(triplet: np.ndarray, time: np.ndarray, weight: np.ndarray, n: int
 
 def _ranks(values: np.ndarray) -> np.ndarray:
     """Return ranks, centred and of unit length, so that a dot product is a correlation; zeros for a constant."""
-    ranks = rankdata(values) - (len(values) + 1) / 2
+    ranks: np.ndarray = rankdata(values) - (len(values) + 1) / 2
     length = float(np.linalg.norm(ranks))
     return ranks / length if length > 0 else ranks
 

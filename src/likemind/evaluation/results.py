@@ -105,18 +105,62 @@ class Results(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise LikemindError(f"{place} is not a results file of schema 1 ({where}: {first['msg'].lower()}): evaluate again") from None
+            raise LikemindError(
+                f"{place} is not a results file of schema 1 ({where}: {first['msg'].lower()}): evaluate again"
+            ) from None
 
     def save(self, path: Path) -> None:
         """Write ``results.json``."""
         write_json(path, self.model_dump(mode="json", by_alias=True))
 
     def find(self, *, model: str | None = None, metric: str = "", layer: str | None = None) -> Iterator[Score]:
-        """Yield the scores of a model whose id has ``metric`` as its part before ``@``, or all where nothing is named."""
+        """Yield a model's scores whose id has ``metric`` as its part before ``@``; all where nothing is named."""
         for score in self.scores:
             stem, _, at = score.metric.rpartition("@")
             if model in (None, score.model) and metric in ("", stem) and layer in (None, at):
                 yield score
+
+    def table(self) -> str:
+        """Return the main scores of every model and layer as plain text, with a line on how to read them."""
+        name = self.run["dataset"]["name"]
+        wanted = {
+            "agreement": "heldout/agreement.all",
+            "between": "heldout/agreement.between_class",
+            "border": "heldout/agreement.class_border",
+            "within": "heldout/agreement.within_class",
+            "1-shot": "heldout/fewshot.k1",
+            "5-shot": "heldout/fewshot.k5",
+            "ρ(entropy, RT)": "heldout/entropy_rt.spearman",
+            "ECE": "heldout/ece.after",
+        }
+        by_id = {(s.model, s.layer, s.metric.rpartition("@")[0]): s for s in self.scores}
+        shown = {
+            head: f"{name}/{stem}" for head, stem in wanted.items() if any(f"{name}/{stem}" == key[2] for key in by_id)
+        }
+        lines = [f"{'model':<9}{'layer':<10}" + "".join(f"{head:>15}" for head in shown)]
+        for model, layer in dict.fromkeys(key[:2] for key in by_id):
+            cells = [by_id.get((model, layer, stem)) for stem in shown.values()]
+            lines.append(
+                f"{model:<9}{layer:<10}" + "".join(f"{f'{cell.value:.3f}' if cell else '–':>15}" for cell in cells)
+            )
+        return "\n".join(lines + self._reading(f"{name}/heldout/agreement.all"))
+
+    def _reading(self, stem: str) -> list[str]:
+        found = next(self.find(metric=stem), None)
+        if found is None or found.ceiling is None:
+            return []
+        half = (found.high - found.low) / 2
+        about = f"n = {found.n} triplets, chance 0.333, ceiling {found.ceiling:.3f}, 95 % interval about ±{half:.3f}"
+        lines = [f"agreement: {about}, source {found.source}"]
+        for comparison in self.comparisons:
+            if comparison.metric in (f"{stem}@shipped", f"{stem.replace('agreement.all', 'fewshot.k5')}@shipped"):
+                points = [100 * value for value in (comparison.difference, comparison.low, comparison.high)]
+                what = "agreement" if "agreement" in comparison.metric else "5-shot"
+                lines.append(
+                    f"{comparison.model} against {comparison.against}, {what} at shipped: "
+                    f"{points[0]:+.1f} points [{points[1]:+.1f}, {points[2]:+.1f}], {comparison.verdict}"
+                )
+        return lines
 
     def score(self, model: str, metric: str) -> Score:
         """Return one score by its full id.
@@ -138,4 +182,6 @@ class Results(BaseModel):
         for comparison in self.comparisons:
             if (comparison.model, comparison.against, comparison.metric) == (model, against, metric):
                 return comparison
-        raise LikemindError(f"these results hold no comparison of {model} against {against} on {metric}: evaluate both together")
+        raise LikemindError(
+            f"these results hold no comparison of {model} against {against} on {metric}: evaluate both together"
+        )

@@ -50,8 +50,8 @@ def evaluate(
             compared with all that stand before it.
         data: An evaluation folder.
         out: The results' directory: ``results.json``, ``embeddings.safetensors``, ``choices.parquet``.
-        suite: ``all``, or some of ``human``, ``calibration``, ``generalisation``, ``shift``, ``structure``; as a list or
-            with commas.
+        suite: ``all``, or some of ``human``, ``calibration``, ``generalisation``, ``shift``, ``structure``; as a list
+            or with commas.
         seed: Of few-shot tasks and of resampling.
         overwrite: Replace another run at ``out``.
 
@@ -62,11 +62,13 @@ def evaluate(
         LikemindError: A model or the data is not as it must be.
 
     Example:
-        >>> evaluate({"base": "runs/base", "aligned": "runs/aligned"}, data="runs/data", out="runs/results")  # doctest: +SKIP
+        >>> models = {"base": "runs/base", "aligned": "runs/aligned"}
+        >>> evaluate(models, data="runs/data", out="runs/results")  # doctest: +SKIP
     """
     wanted = _suites(suite)
     opened, benchmark = open_models(models), EvaluationSet.load(data)
-    config = {"suite": wanted, "seed": seed, "models": {model.name: model.describe() for model in opened}}
+    described = {model.name: model.describe() for model in opened}
+    config = {"suite": wanted, "seed": seed, "models": described, "order": list(described)}
     inputs = {"data": benchmark.key, **{f"model/{model.name}": model.key for model in opened}}
     with Artifact(out, verb="evaluate", config=config, inputs=inputs, overwrite=overwrite) as work:
         if not work.done:
@@ -89,7 +91,9 @@ def _suites(suite: str | Sequence[str]) -> list[str]:
     names = list(SUITES) if names == ["all"] else names
     unknown = [name for name in names if name not in SUITES]
     if unknown or not names:
-        raise LikemindError(f"there is no suite {unknown[0] if unknown else ''!r}: choose all, or some of {', '.join(SUITES)}")
+        raise LikemindError(
+            f"there is no suite {unknown[0] if unknown else ''!r}: choose all, or some of {', '.join(SUITES)}"
+        )
     return [name for name in SUITES if name in names]
 
 
@@ -155,11 +159,18 @@ class _Evaluation:
                 embeddings[f"{model.name}@{layer}"] = rows
                 others = {shift: values[layer] for shift, values in shifted.items()}
                 scored[model.name, layer] = {s.metric: s for s in self._score(model, layer, rows, others)}
-        write_atomic(self.folder / "embeddings.safetensors", save({k: np.ascontiguousarray(v) for k, v in embeddings.items()}))
+        write_atomic(
+            self.folder / "embeddings.safetensors", save({k: np.ascontiguousarray(v) for k, v in embeddings.items()})
+        )
         if self.choices:
             write_table(self.folder / "choices.parquet", pa.concat_tables(self.choices))
         shutil.rmtree(self.folder / "features", ignore_errors=True)
-        scores = [self._write(model, layer, s) for model in self.models for layer in model.layers for s in scored[model.name, layer].values()]
+        scores = [
+            self._write(model, layer, s)
+            for model in self.models
+            for layer in model.layers
+            for s in scored[model.name, layer].values()
+        ]
         return Results(run=run, scores=scores, comparisons=list(self._comparisons(scored)))
 
     @property
@@ -208,7 +219,7 @@ class _Evaluation:
             nats = choice_entropy(after)
             for level, timed in self.timed.items():
                 if timed.n:
-                    metric = f"heldout/entropy_rt.spearman{level}"
+                    metric = f"heldout/entropy_rt{level}.spearman"
                     yield _Scored(metric, timed.correlate(nats), chance=0.0, temperature=tau)
         for when, log_p, temperature in (("before", log_probabilities(cosines), 1.0), ("after", after, tau)):
             if "calibration" in self.suites:
@@ -217,7 +228,12 @@ class _Evaluation:
                 best = float(-(people * np.log(np.maximum(people, 1e-12))).sum(axis=1).mean())
                 yield _Scored(f"heldout/ece.{when}", error, None, 0.0, higher_is_better=False, temperature=temperature)
                 yield _Scored(
-                    f"heldout/nll.{when}", likelihood, float(np.log(3)), best, higher_is_better=False, temperature=temperature
+                    f"heldout/nll.{when}",
+                    likelihood,
+                    float(np.log(3)),
+                    best,
+                    higher_is_better=False,
+                    temperature=temperature,
                 )
         self.choices.append(self._choices(model.name, layer, cosines, after))
 
@@ -230,7 +246,10 @@ class _Evaluation:
         columns["level"] = [name or None for name in trials.level.tolist()]
         for name, values in (("people", trials.people), ("before", before), ("after", after.exp().numpy())):
             columns |= {f"{name}_{k}": values[:, k].astype(np.float32) for k in range(3)}
-        columns |= {"choice": choose(cosines).numpy().astype(np.int8), "response_time": trials.mean_time().astype(np.float32)}
+        columns |= {
+            "choice": choose(cosines).numpy().astype(np.int8),
+            "response_time": trials.mean_time().astype(np.float32),
+        }
         return pa.table(columns)
 
     def _fewshot(self, split: str, rows: np.ndarray) -> Iterator[_Scored]:

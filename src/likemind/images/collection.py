@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from likemind.artifacts import PathLike, content_hashes, key_of
+from likemind.artifacts import PathLike
+from likemind.hashes import content_hashes, key_of
 from likemind.errors import LikemindError
 from likemind.images.decode import decode
 

@@ -1,0 +1,1 @@
+"""Which triplets a teacher labels, and its labels."""

@@ -34,7 +34,7 @@ def cluster(features: np.ndarray, k: int, *, seed: int) -> Clusters:
         features: (n, d).
 
     Raises:
-        LikemindError: Fewer rows than clusters.
+        LikemindError: Fewer rows than clusters, or rows that are not finite.
 
     Example:
         >>> cluster(np.array([[0.0], [0.1], [9.0]]), 2, seed=0).sizes.tolist() in ([2, 1], [1, 2])
@@ -42,7 +42,11 @@ def cluster(features: np.ndarray, k: int, *, seed: int) -> Clusters:
     """
     from sklearn.cluster import KMeans
 
+    if not np.isfinite(features).all():
+        raise LikemindError("the features to be clustered are not finite: embed the images again")
     if not 2 <= k <= len(features):
-        raise LikemindError(f"{len(features)} images cannot be put into {k} clusters: give --clusters between 2 and their number")
+        raise LikemindError(
+            f"{len(features)} images cannot be put into {k} clusters: give --clusters between 2 and their number"
+        )
     found = KMeans(n_clusters=k, n_init=1, random_state=seed).fit(np.ascontiguousarray(features, dtype=np.float32))
     return Clusters(labels=found.labels_.astype(np.int32), inertia=float(found.inertia_))

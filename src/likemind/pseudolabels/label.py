@@ -98,7 +98,7 @@ def _write(
     return {**figures, "cluster_sizes": groups.sizes.tolist(), "inertia": groups.inertia}
 
 
-@numba.njit(cache=True, fastmath={"reassoc", "contract", "nsz"})  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, fastmath={"reassoc", "contract", "nsz"})
 def _dot_pairs(rows: np.ndarray, indices: np.ndarray, out: np.ndarray) -> None:
     """Write the dot products of the pairs 01, 02, 12 without gathering the rows."""
     for t in range(len(indices)):
@@ -132,5 +132,7 @@ def load_clusters(path: PathLike, ids: list[str]) -> np.ndarray:
     known = dict(zip(table.column("id").to_pylist(), table.column("cluster").to_pylist(), strict=True))
     missing = [name for name in ids if name not in known]
     if missing:
-        raise LikemindError(f"{path} knows no cluster of {len(missing)} images ({missing[0]!r}, …): label the same images")
+        raise LikemindError(
+            f"{path} knows no cluster of {len(missing)} images ({missing[0]!r}, …): label the same images"
+        )
     return np.array([known[name] for name in ids], dtype=np.int32)

@@ -10,13 +10,15 @@ from likemind.errors import LikemindError
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 _MAX_ROUNDS = 200
+_AT_LEAST = 4096
+"""Draws a round, so that the last of few possible triplets are found too."""
 
 
 def cluster_border(labels: np.ndarray, n: int, *, seed: int) -> np.ndarray:
     """Draw two images from one cluster and one from another (AligNet's ``cluster_border_500``).
 
-    The pair's cluster is drawn evenly from those with at least two images, the third image's evenly from all others, and
-    images evenly within their cluster; so every cluster is asked about equally often, whatever its size.
+    The pair's cluster is drawn evenly from those with at least two images, the third image's evenly from all others,
+    and images evenly within their cluster; so every cluster is asked about equally often, whatever its size.
 
     Args:
         labels: (images,) cluster of each image.
@@ -44,7 +46,8 @@ def cluster_border(labels: np.ndarray, n: int, *, seed: int) -> np.ndarray:
         first = rng.integers(sizes[pair])
         second = (first + 1 + rng.integers(sizes[pair] - 1)) % sizes[pair]
         places = starts[pair] + first, starts[pair] + second, starts[other] + rng.integers(sizes[other])
-        return np.stack([members[place] for place in places], axis=1)
+        triplets: np.ndarray = np.stack([members[place] for place in places], axis=1)
+        return triplets
 
     return _distinct(draw, n, possible, len(labels), seed)
 
@@ -60,7 +63,9 @@ def uniform(labels: np.ndarray, n: int, *, seed: int) -> np.ndarray:
 
     def draw(rng: np.random.Generator, count: int) -> np.ndarray:
         rows = rng.integers(images, size=(count, 3))
-        return rows[(rows[:, 0] != rows[:, 1]) & (rows[:, 0] != rows[:, 2]) & (rows[:, 1] != rows[:, 2])]
+        different = (rows[:, 0] != rows[:, 1]) & (rows[:, 0] != rows[:, 2]) & (rows[:, 1] != rows[:, 2])
+        triplets: np.ndarray = rows[different]
+        return triplets
 
     return _distinct(draw, n, images * (images - 1) * (images - 2) // 6, images, seed)
 
@@ -71,14 +76,16 @@ SAMPLERS: dict[str, Callable[..., np.ndarray]] = {"cluster_border": cluster_bord
 def _distinct(draw: Draw, n: int, possible: int, images: int, seed: int) -> np.ndarray:
     """Draw until ``n`` different triplets are there, keeping the order in which they first came."""
     if not 1 <= n <= possible:
-        raise LikemindError(f"{n} triplets were asked for and {possible} different ones exist: give --n between 1 and that")
+        raise LikemindError(
+            f"{n} triplets were asked for and {possible} different ones exist: give --n between 1 and that"
+        )
     rng = np.random.default_rng(seed)
     drawn = np.empty((0, 3), dtype=np.int64)
     for _ in range(_MAX_ROUNDS):
         missing = n - len(drawn)
         if missing == 0:
             return drawn.astype(np.int32)
-        drawn = np.concatenate([drawn, draw(rng, missing + missing // 8 + 16)])
+        drawn = np.concatenate([drawn, draw(rng, max(missing + missing // 8, _AT_LEAST))])
         _, first = np.unique(_names(drawn, images), return_index=True)
         drawn = drawn[np.sort(first)[:n]]
     raise LikemindError(f"{n} of {possible} different triplets could not be drawn evenly: give a smaller --n")
@@ -87,4 +94,5 @@ def _distinct(draw: Draw, n: int, possible: int, images: int, seed: int) -> np.n
 def _names(triplets: np.ndarray, images: int) -> np.ndarray:
     """One number for each set of three; images up to 2.6 million fit into 64 bits."""
     low, middle, high = np.sort(triplets.astype(np.uint64), axis=1).T
-    return (low * np.uint64(images) + middle) * np.uint64(images) + high
+    names: np.ndarray = (low * np.uint64(images) + middle) * np.uint64(images) + high
+    return names

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from likemind.artifacts import key_of, read_run, write_atomic
+from likemind.artifacts import read_run, write_atomic
+from likemind.hashes import key_of
 from likemind.errors import LikemindError
 from likemind.progress import log
 from likemind.reporting.evidence import load_evidence

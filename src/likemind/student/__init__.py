@@ -1,0 +1,1 @@
+"""The aligned model and the losses that make it."""

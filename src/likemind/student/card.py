@@ -50,7 +50,7 @@ Answers: **{{ figures.source }}**{% if figures.source == "simulated" %}, that is
 ## Licences
 
 The weights follow the base model's licence.{% for what, licence in facts.licences.items() %} {{ what | e }}: {{ licence | e }}.{% endfor %}
-"""
+"""  # noqa: E501
 
 
 def model_card(model: AlignedModel, figures: dict[str, Any]) -> str:

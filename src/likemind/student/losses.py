@@ -52,6 +52,5 @@ def row_loss(target: Tensor, similarity: Tensor) -> Tensor:
         target, similarity: (images, images). Returns a scalar, in nats.
     """
     own = torch.eye(len(target), dtype=torch.bool, device=target.device)
-    log_p = target.masked_fill(own, -1e9).log_softmax(dim=1)
-    log_q = similarity.masked_fill(own, -1e9).log_softmax(dim=1)
+    log_p, log_q = (log_probabilities(rows.masked_fill(own, -1e9)) for rows in (target, similarity))
     return (log_p.exp() * (log_p - log_q)).masked_fill(own, 0.0).sum(dim=1).mean()

@@ -58,6 +58,7 @@ class AlignedModel:
         centre: (d,) mean of the backbone's output over the training images, taken off before cosines.
         config: What is shipped, and its temperature.
         head_weight: (k, d), or None without a triplet head. head_bias: (k,).
+        card: The model card that it was saved with.
 
     Example:
         >>> model = AlignedModel.from_pretrained("runs/demo/aligned")  # doctest: +SKIP
@@ -71,6 +72,7 @@ class AlignedModel:
     config: ModelConfig = field(default_factory=ModelConfig)
     head_weight: np.ndarray | None = None
     head_bias: np.ndarray | None = None
+    card: str | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -106,9 +108,13 @@ class AlignedModel:
         if layer not in LAYERS or (layer == "head" and self.head_weight is None):
             raise LikemindError(f"this model has no layer {layer!r}: choose one of {', '.join(self.layers)}")
         pictures = _Pictures(images) if isinstance(images, (list, tuple)) else open_images(images)  # type: ignore[arg-type]
+        if not len(pictures):
+            raise LikemindError("there is no image to encode: give at least one")
         pooled, _ = embed_rows(pictures, range(len(pictures)), self.backbone)
-        rows = self.embeddings(pooled)
-        return rows[layer] if layer in rows else rows["backbone"]
+        return self.embeddings(pooled)[self._layer(layer)]
+
+    def _layer(self, layer: str) -> str:
+        return layer if layer in self.layers else "backbone"
 
     @staticmethod
     def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -130,12 +136,12 @@ class AlignedModel:
             Position of the odd one out (n,), and p(pair) for the pairs 01, 02, 12 (n, 3); the odd one out of pair 0 is
             image 2, of pair 1 image 1, of pair 2 image 0.
         """
-        flat = [image for triple in triples for image in triple]
-        if len(flat) != 3 * len(triples) or not flat:
+        if not len(triples) or any(len(triple) != 3 for triple in triples):
             raise LikemindError("odd_one_out needs three images in every row: mend the triples")
+        flat = [image for triple in triples for image in triple]
         rows = torch.from_numpy(self.encode(flat, layer=layer))
         indices = torch.arange(len(flat)).view(-1, 3)
-        temperature = self.config.temperatures.get(layer, 1.0)
+        temperature = self.config.temperatures.get(self._layer(layer), 1.0)
         probabilities = log_probabilities(pair_similarities(rows, indices), temperature).exp().numpy()
         return np.array(ODD_OF_PAIR)[probabilities.argmax(axis=1)], probabilities
 
@@ -155,10 +161,18 @@ class AlignedModel:
             config = ModelConfig.model_validate(read_json(folder / "likemind.json"))
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
-            raise LikemindError(f"{folder / 'likemind.json'} is not of schema 1 ({where}): save the model again") from None
+            raise LikemindError(
+                f"{folder / 'likemind.json'} is not of schema 1 ({where}): save the model again"
+            ) from None
+        if not (folder / "backbone" / "config.json").exists():
+            raise LikemindError(f"{folder} holds no backbone/config.json: save the model again")
         backbone = load_backbone(str(folder / "backbone"))
         arrays = _head_file(folder / "head.safetensors", backbone.dim)
-        return cls(backbone, arrays["centre"], config, arrays.get("weight"), arrays.get("bias"))
+        if config.shipped != "backbone" and "weight" not in arrays:
+            raise LikemindError(f"{folder} ships its {config.shipped} but holds no head: save the model again")
+        card = folder / "README.md"
+        text = card.read_text(encoding="utf-8", errors="replace") if card.exists() else None
+        return cls(backbone, arrays["centre"], config, arrays.get("weight"), arrays.get("bias"), text)
 
     def save_pretrained(self, folder: PathLike, *, card: str | None = None) -> None:
         """Write ``backbone/``, ``head.safetensors``, ``likemind.json`` and, with ``card``, ``README.md``."""
@@ -180,7 +194,7 @@ class AlignedModel:
         from huggingface_hub import HfApi
 
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, card=_hub_card(self))
+            self.save_pretrained(folder, card=self.card or "# A model aligned by Likemind\n")
             api = HfApi()
             api.create_repo(repo_id, private=private, exist_ok=True)
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
@@ -199,13 +213,15 @@ def mix(backbone: np.ndarray, head: np.ndarray, beta: float) -> np.ndarray:
 
 def _unit(rows: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return (rows / np.maximum(length, 1e-12)).astype(np.float32)
+    scaled: np.ndarray = (rows / np.maximum(length, 1e-12)).astype(np.float32)
+    return scaled
 
 
 class _Pictures(ImageCollection):
     """Paths and PIL images that are already at hand."""
 
     def __init__(self, pictures: Sequence[Any]) -> None:
+        self.path = Path("the images")
         self._pictures = pictures
         self.ids = [str(number) for number in range(len(pictures))]
 
@@ -215,11 +231,11 @@ class _Pictures(ImageCollection):
     def read(self, position: int) -> Image.Image:
         from PIL import Image
 
-        from likemind.images.decode import decode
+        from likemind.images.decode import decode, to_rgb
 
         picture = self._pictures[position]
         if isinstance(picture, Image.Image):
-            return picture.convert("RGB")
+            return to_rgb(picture)
         path = Path(picture)
         if not path.is_file():
             raise LikemindError(f"{path} does not exist: check the path to the image")
@@ -234,8 +250,9 @@ def _head_file(path: Path, dim: int) -> dict[str, np.ndarray]:
         arrays: dict[str, np.ndarray] = load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise LikemindError(f"{path} cannot be read ({error}): save the model again") from None
-    weight = arrays.get("weight")
-    if arrays.get("centre", np.empty(0)).shape != (dim,) or (weight is not None and weight.shape[1] != dim):
+    shapes = {name: array.shape for name, array in arrays.items()}
+    k = shapes["weight"][0] if shapes.get("weight") else 0
+    if shapes not in ({"centre": (dim,)}, {"centre": (dim,), "weight": (k, dim), "bias": (k,)}):
         raise LikemindError(f"{path} does not fit a backbone of width {dim}: save the model again")
     return arrays
 
@@ -248,8 +265,6 @@ def _download(repo_id: str) -> Path:
         return Path(snapshot_download(repo_id, allow_patterns=["*.safetensors", "*.json", "*.md"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise LikemindError(f"{repo_id} is neither a folder nor to be had from the Hub ({reason}): check the name") from None
-
-
-def _hub_card(model: AlignedModel) -> str:
-    return str(model.config.facts.get("card", "# A model aligned by Likemind\n"))
+        raise LikemindError(
+            f"{repo_id} is neither a folder nor to be had from the Hub ({reason}): check the name"
+        ) from None

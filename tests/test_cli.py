@@ -1,0 +1,420 @@
+"""Every verb as a process of its own, on a world of 48 little pictures.
+
+Most processes are forked off one that has imported torch once (``warm``); slow tests start a bare interpreter each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import random
+import re
+import runpy
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from likemind.backbones.timm import load_backbone, save_backbone
+from likemind.datasets.evaluation_set import Description, EvaluationSet, write_description
+from likemind.features.store import FeatureStore
+from likemind.images.decode import Preprocessing
+from likemind.student.model import AlignedModel
+from likemind.teacher.teacher import Teacher
+from likemind.triplets import Triplets, write_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+VERBS = ("embed", "teach", "label", "align", "evaluate", "report")
+COMMANDS = (*VERBS, "demo", "doctor")
+posix = pytest.mark.skipif(os.name != "posix", reason="forks and signals are POSIX's")
+
+# --- processes
+
+
+@dataclass
+class Outcome:
+    """What a process left: its exit code (minus the signal's number if one killed it) and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.err.splitlines()
+
+
+def cold(*args: object, cwd: Path, **env: str) -> subprocess.Popen[str]:
+    """Start ``python -m likemind`` for real."""
+    command = [sys.executable, "-m", "likemind", *map(str, args)]
+    environment = os.environ | env
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> Outcome:
+    out, err = process.communicate(timeout=300)
+    return Outcome(process.returncode, out, err)
+
+
+def run_cold(*args: object, cwd: Path, **env: str) -> Outcome:
+    return ended(cold(*args, cwd=cwd, **env))
+
+
+NURSERY = textwrap.dedent("""
+    import json, os, runpy, sys, traceback
+    import likemind.cli, likemind.alignment.align, likemind.evaluation.suite, likemind.reporting.report, likemind.teacher.teach
+    import accelerate, numba, sklearn.cluster, sklearn.linear_model, sklearn.manifold, timm, matplotlib.pyplot
+    print("ready", flush=True)
+    for line in sys.stdin:
+        job = json.loads(line)
+        if pid := os.fork():
+            print(json.dumps([pid, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]), flush=True)
+            continue
+        for path, number in (("/dev/null", 0), (job["out"], 1), (job["err"], 2)):
+            os.dup2(os.open(path, os.O_RDWR), number)
+        os.chdir(job["cwd"])
+        sys.argv = ["likemind", *job["args"]]
+        code = 1
+        try:
+            exec(job["first"], {})
+            runpy.run_module("likemind", run_name="__main__", alter_sys=True)
+        except SystemExit as stopped:
+            code = stopped.code or 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+""")
+
+
+class Nursery:
+    """A process with all imports done, which forks one child a command."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._said = tempfile.TemporaryDirectory()
+        assert self._line() == "ready"
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def run(self, *args: object, cwd: Path, first: str = "") -> Outcome:
+        """Run a command in a child that does ``first`` beforehand."""
+        out, err = Path(self._said.name) / "out", Path(self._said.name) / "err"
+        out.write_bytes(b"")
+        err.write_bytes(b"")
+        job = {"args": list(map(str, args)), "cwd": str(cwd), "first": first, "out": str(out), "err": str(err)}
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        _, code = json.loads(self._line())
+        return Outcome(code, out.read_text(), err.read_text())
+
+    def close(self) -> None:
+        self._process.communicate(timeout=30)
+        self._said.cleanup()
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Callable[..., Outcome]]:
+    if os.name != "posix":
+        pytest.skip("forks are POSIX's")
+    nursery = Nursery()
+    yield nursery.run
+    nursery.close()
+
+
+# --- the world
+
+SHAPES = ("disc", "square", "bar", "cross")
+COLOURS = {"red": (220, 40, 40), "blue": (40, 60, 220)}
+SPLIT_OF = {
+    "red-disc": "train",
+    "blue-square": "train",
+    "red-bar": "train",
+    "red-square": "validation",
+    "blue-bar": "validation",
+    "blue-disc": "heldout",
+    "red-cross": "heldout",
+    "blue-cross": "heldout",
+}
+EACH = 6
+
+
+def picture(category: str, seed: int, *, faded: bool = False) -> bytes:
+    colour, shape = category.split("-")
+    rng = np.random.default_rng([seed, *category.encode()])
+    ground = tuple(int(v) for v in rng.integers(200, 256, 3))
+    image = Image.new("RGB", (32, 32), ground)
+    x, y, r = (int(v) for v in (rng.integers(12, 20), rng.integers(12, 20), rng.integers(6, 11)))
+    fill = tuple(int(0.4 * v + 130 if faded else v) for v in COLOURS[colour])
+    draw = ImageDraw.Draw(image)
+    if shape == "disc":
+        draw.ellipse((x - r, y - r, x + r, y + r), fill)
+    elif shape == "square":
+        draw.rectangle((x - r, y - r, x + r, y + r), fill)
+    else:
+        draw.rectangle((x - r, y - 2, x + r, y + 2), fill)
+        if shape == "cross":
+            draw.rectangle((x - 2, y - r, x + 2, y + r), fill)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def judge(ids: list[str], n: int, seed: int) -> Triplets:
+    """Answers of two made-up people: shape counts twice, colour once, and one answer in ten is a guess."""
+    rng = np.random.default_rng(seed)
+    kinds = [name.rpartition("-")[0].split("-") for name in ids]
+    rows = np.sort(np.stack([rng.choice(len(ids), 3, replace=False) for _ in range(n)]), axis=1)
+    choices, levels, times = [], [], []
+    for row in rows:
+        pairs = [(kinds[row[a]], kinds[row[b]]) for a, b in ((0, 1), (0, 2), (1, 2))]
+        likeness = [2 * (one[1] == two[1]) + (one[0] == two[0]) for one, two in pairs]
+        best = int(np.argmax(np.array(likeness) + 0.01 * rng.random(3)))
+        choices.append(int(rng.integers(3)) if rng.random() < 0.1 else (2, 1, 0)[best])
+        levels.append(("between_class", "class_border", "class_border", "within_class")[sum(s == 3 for s in likeness)])
+        times.append(2.0 - 0.3 * max(likeness) + 0.2 * rng.random())
+    twice = np.concatenate([rows, rows])
+    people = np.array(["ann"] * n + ["bob"] * n, dtype=object)
+    columns: dict[str, Any] = {name: np.array(values * 2) for name, values in (("choice", choices), ("response_time", times))}
+    return Triplets(ids, twice, **columns, level=np.array(levels * 2, dtype=object), participant=people, source="simulated")
+
+
+@dataclass
+class World:
+    """Paths, relative to ``path``, where every command of these tests is run."""
+
+    path: Path
+    made: dict[str, Outcome] = field(default_factory=dict)
+
+    def command(self, verb: str, out: object) -> list[str]:
+        """The command line of a verb on this world, with its ``--out``."""
+        smoke = [f"--set={change}" for change in SMOKE]
+        taught = ["--teacher=teacher", "--triplets=labels", "--features=training-features", "--validation=data"]
+        lines = {
+            "embed": ["embed", "data/images", "backbone"],
+            "training": ["embed", "training", "backbone"],
+            "teach": ["teach", "features", "data/train.parquet", "--penalty=0.1", "--penalty=0.01"],
+            "label": ["label", "training-features", "teacher", "-n", "120", "--clusters=3"],
+            "align": ["align", "training", "backbone", *taught, "--recipe=smoke", *smoke],
+            "control": ["align", "training", "backbone", *taught, "--recipe=smoke", *smoke, "--control"],
+            "evaluate": ["evaluate", "base=backbone", "teacher=teacher", "control=control", "aligned=aligned", "--data=data"],
+            "report": ["report", "results"],
+        }
+        return [*lines[verb], "--out", str(out)]
+
+
+SMOKE = ("images=12", "clusters=3", "triplets=64", "steps=4", "checkpoint_every=1", "precision=float32")
+CHAIN = {
+    "embed": "features",
+    "training": "training-features",
+    "teach": "teacher",
+    "label": "labels",
+    "align": "aligned",
+    "control": "control",
+    "evaluate": "results",
+    "report": "report.html",
+}
+
+
+def build(path: Path) -> None:
+    ids = {f"{category}-{k}.png": category for category in SPLIT_OF for k in range(EACH)}
+    for folder in ("data/images", "data/faded", "training"):
+        (path / folder).mkdir(parents=True)
+    for number, (name, category) in enumerate(ids.items()):
+        (path / "data/images" / name).write_bytes(picture(category, number))
+        (path / "data/faded" / name).write_bytes(picture(category, number, faded=True))
+        if SPLIT_OF[category] == "train":
+            (path / "training" / name).write_bytes(picture(category, number))
+    split = [SPLIT_OF[category] for category in ids.values()]
+    columns = {
+        "id": list(ids),
+        "name": [name.removesuffix(".png") for name in ids],
+        "category": list(ids.values()),
+        "group": [category.split("-")[1] for category in ids.values()],
+        "split": split,
+        "fewshot": ["" if name == "train" else name for name in split],
+    }
+    write_table(path / "data/items.parquet", pa.table(columns))
+    for seed, (name, n) in enumerate({"train": 150, "validation": 60, "heldout": 60}.items()):
+        mine = [key for key, category in ids.items() if SPLIT_OF[category] == name]
+        judge(mine, n, seed).to_parquet(path / f"data/{name}.parquet")
+    description = Description(
+        name="toys",
+        source="simulated",
+        about="Two made-up people judged little pictures.",
+        images="images",
+        judgements={"train": "train.parquet", "validation": "validation.parquet", "heldout": "heldout.parquet"},
+        shifts={"faded": "faded"},
+        licences={"images": "CC0"},
+        showcase=["blue-disc-0.png"],
+    )
+    write_description(path / "data", description)
+    torch.manual_seed(0)
+    backbone = load_backbone("timm/test_efficientnet", weights="random", preprocessing=Preprocessing(size=32))
+    save_backbone(backbone, path / "backbone")
+    torch.manual_seed(1)
+    save_backbone(
+        load_backbone("timm/test_efficientnet", weights="random", preprocessing=Preprocessing(size=32)), path / "stranger"
+    )
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The world with nothing made of it yet."""
+    path = tmp_path_factory.mktemp("world")
+    build(path)
+    return World(path)
+
+
+def finish(path: World, run: Callable[..., Outcome]) -> World:
+    """Run the whole chain."""
+    for verb, out in CHAIN.items():
+        outcome = run(*path.command(verb, out), "--json", cwd=path.path)
+        assert outcome.code == 0, (verb, outcome)
+        path.made[verb] = outcome
+    return path
+
+
+@pytest.fixture(scope="module")
+def world(bare: World, warm: Callable[..., Outcome]) -> World:
+    """The world after the whole chain."""
+    return finish(bare, warm)
+
+
+def sha256s(place: Path) -> dict[str, str]:
+    """Every file's hash; ``run.json`` without its seconds."""
+    files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
+    found = {}
+    for file in files:
+        data = file.read_bytes()
+        if file.name == "run.json":
+            run = json.loads(data)
+            del run["seconds"]
+            data = json.dumps(run).encode()
+        found["" if file == place else file.relative_to(place).as_posix()] = hashlib.sha256(data).hexdigest()
+    return found
+
+
+def untouched(place: Path) -> dict[str, tuple[int, int, str]]:
+    """Inode, time and hash of every file: what must not change where nothing is to be done."""
+    files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
+    return {str(f): (f.stat().st_ino, f.stat().st_mtime_ns, hashlib.sha256(f.read_bytes()).hexdigest()) for f in files}
+
+
+def strict(text: str) -> Any:
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+# --- the whole chain
+
+
+def test_the_whole_chain(world: World) -> None:
+    said = {verb: strict(outcome.out) for verb, outcome in world.made.items()}
+    assert {verb: told["out"] for verb, told in said.items() if verb != "evaluate"} == {
+        verb: out for verb, out in CHAIN.items() if verb != "evaluate"
+    }
+    assert said["embed"] | {"out": ""} == {"out": "", "backbone_name": "backbone", "images": 48, "dim": 256, "left_out": []}
+    assert said["teach"]["items"] == 18
+    assert said["teach"]["agreement_unseen"] > 0.5
+    assert said["teach"]["source"] == "simulated"
+    assert sum(said["label"]["entropy_histogram"]) == 120
+    assert said["align"]["shipped"] in ("backbone", "head", "mix")
+    metrics = {(score["model"], score["metric"]) for score in said["evaluate"]["scores"]}
+    for model, layer in (("base", "backbone"), ("teacher", "teacher"), ("control", "head"), ("aligned", "shipped")):
+        for metric in ("heldout/agreement.all", "heldout/agreement.class_border", "heldout/fewshot.k5", "faded/fewshot.k1"):
+            assert (model, f"toys/{metric}@{layer}") in metrics
+    assert json.loads((world.path / "results/results.json").read_text()) == said["evaluate"]
+    page = (world.path / "report.html").read_text()
+    assert "simulated" in page
+    assert "data:image/png;base64" in page
+    assert not list(world.path.glob("*.partial"))
+
+
+def test_what_the_chain_made_is_read_by_python(world: World) -> None:
+    """The artifacts agree with each other and with what the functions say."""
+    store = FeatureStore.load(world.path / "features", verify=True)
+    data = EvaluationSet.load(world.path / "data")
+    assert store.ids == sorted(item.id for item in data.items)
+    teacher = Teacher.load(world.path / "teacher")
+    assert teacher.backbone_ == store.fingerprint == load_backbone(str(world.path / "backbone")).fingerprint
+    labels = Triplets.load(world.path / "labels")
+    training = FeatureStore.load(world.path / "training-features")
+    rows = teacher.transform(training.rows(labels.items))
+    first, second, third = (rows[labels.indices[:, k]] for k in range(3))
+    wanted = np.stack([(first * second).sum(1), (first * third).sum(1), (second * third).sum(1)], axis=1)
+    assert labels.similarities is not None
+    np.testing.assert_allclose(labels.similarities, wanted, rtol=1e-4, atol=1e-4)
+    model = AlignedModel.from_pretrained(world.path / "aligned")
+    encoded = model.encode(world.path / "data/images")
+    np.testing.assert_allclose(np.linalg.norm(encoded, axis=1), 1, atol=1e-5)
+    aligned, control = (sha256s(world.path / name) for name in ("aligned", "control"))
+    assert aligned["backbone/model.safetensors"] != control["backbone/model.safetensors"]
+    assert aligned["backbone/model.safetensors"] != sha256s(world.path / "backbone")["model.safetensors"]
+
+
+@pytest.mark.parametrize("verb", CHAIN)
+def test_a_second_run_changes_nothing(world: World, warm: Callable[..., Outcome], verb: str) -> None:
+    before = untouched(world.path / CHAIN[verb])
+    again = warm(*world.command(verb, CHAIN[verb]), "--json", cwd=world.path)
+    assert again.code == 0
+    assert f"{CHAIN[verb]}: unchanged, nothing to do" in again.lines
+    assert "written" not in again.err
+    assert again.out == world.made[verb].out
+    assert untouched(world.path / CHAIN[verb]) == before
+    assert not list(world.path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("verb", ["embed", "teach", "label", "align", "evaluate", "report"])
+def test_quiet_says_the_outcome_alone(world: World, warm: Callable[..., Outcome], verb: str) -> None:
+    outcome = warm("--quiet", *world.command(verb, CHAIN[verb]), cwd=world.path)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith("model" if verb == "evaluate" else CHAIN[verb])
+
+
+def test_answers_may_be_csv_with_other_names(world: World, warm: Callable[..., Outcome], tmp_path: Path) -> None:
+    answers = Triplets.load(world.path / "labels")  # only to have ids at hand
+    answers = judge(answers.items, 150, 0)
+    ids = np.array(answers.items, dtype=object)[answers.indices]
+    head = "true,null,2,1e3,rt\n"  # columns named like JSON values
+    rows = [",".join([*row, odd, "1.5"]) for row, odd in zip(ids, answers.odd_items, strict=True)]
+    (tmp_path / "answers.csv").write_text(head + "\n".join(rows) + "\n")
+    columns = ["item_0=true", "item_1=null", "item_2=2", "odd=1e3", "response_time=rt"]
+    options = [f"--column={pair}" for pair in columns]
+    penalties = ["--penalty=0.1", "--penalty=0.01"]
+    out = tmp_path / "teacher"
+    outcome = warm("teach", "features", tmp_path / "answers.csv", *options, *penalties, "--out", out, "--json", cwd=world.path)
+    assert outcome.code == 0, outcome.err
+    told, parquet = strict(outcome.out), strict(world.made["teach"].out)
+    assert told["source"] == "human"
+    assert told | {"out": "", "source": ""} == parquet | {"out": "", "source": ""}
+    assert sha256s(out)["teacher.safetensors"] == sha256s(world.path / "teacher")["teacher.safetensors"]
