@@ -230,6 +230,9 @@ class World:
         return [*lines[verb], "--out", str(out)]
 
 
+QUICK = {"evaluate": ["evaluate", "base=backbone", "aligned=aligned", "--data=data", "--suite=human,structure"]}
+"""Shorter commands, for tests that run one many times."""
+
 SMOKE = ("images=12", "clusters=3", "triplets=64", "steps=4", "checkpoint_every=1", "precision=float32")
 CHAIN = {
     "embed": "features",
@@ -356,7 +359,7 @@ def test_the_whole_chain(world: World) -> None:
     assert json.loads((world.path / "results/results.json").read_text()) == said["evaluate"]
     page = (world.path / "report.html").read_text()
     assert "simulated" in page
-    assert "data:image/png;base64" in page
+    assert re.search("data:image/[a-z]+;base64,", page)
     assert not list(world.path.glob("*.partial"))
 
 
@@ -402,8 +405,7 @@ def test_quiet_says_the_outcome_alone(world: World, warm: Callable[..., Outcome]
 
 
 def test_answers_may_be_csv_with_other_names(world: World, warm: Callable[..., Outcome], tmp_path: Path) -> None:
-    answers = Triplets.load(world.path / "labels")  # only to have ids at hand
-    answers = judge(answers.items, 150, 0)
+    answers = EvaluationSet.load(world.path / "data").judgements("train")
     ids = np.array(answers.items, dtype=object)[answers.indices]
     head = "true,null,2,1e3,rt\n"  # columns named like JSON values
     rows = [",".join([*row, odd, "1.5"]) for row, odd in zip(ids, answers.odd_items, strict=True)]
@@ -418,3 +420,293 @@ def test_answers_may_be_csv_with_other_names(world: World, warm: Callable[..., O
     assert told["source"] == "human"
     assert told | {"out": "", "source": ""} == parquet | {"out": "", "source": ""}
     assert sha256s(out)["teacher.safetensors"] == sha256s(world.path / "teacher")["teacher.safetensors"]
+
+
+@posix
+@pytest.mark.slow
+def test_the_whole_chain_in_bare_interpreters(
+    world: World, bare: World, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    """What a forked process makes, ``python -m likemind`` makes too, byte by byte; twice."""
+    build(tmp_path)
+    for verb, out in CHAIN.items():
+        with subtests.test(verb):
+            first = run_cold(*bare.command(verb, out), "--json", cwd=tmp_path)
+            assert (first.code, first.out) == (0, world.made[verb].out)
+            before = untouched(tmp_path / out)
+            again = run_cold(*bare.command(verb, out), "--json", cwd=tmp_path)
+            assert (again.code, again.out) == (0, first.out)
+            assert f"{out}: unchanged, nothing to do" in again.lines
+            assert untouched(tmp_path / out) == before
+            assert sha256s(tmp_path / out) == sha256s(world.path / out)
+
+
+# --- users' mistakes
+
+STUB = b"\x89PNG\r\n\x1a\n"
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that promises far more pixels than it holds."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return STUB + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")
+
+
+def jpeg(seed: int) -> bytes:
+    noise = np.random.default_rng(seed).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def table(path: Path, rows: list[list[str]], **columns: list[float]) -> None:
+    ids = {f"item_{k}": [row[k] for row in rows] for k in range(3)}
+    pq.write_table(pa.table(ids | columns), path)
+
+
+@pytest.fixture(scope="module")
+def mistakes(world: World) -> World:
+    """Wrong things beside the world, in ``bad``."""
+    bad = world.path / "bad"
+    for folder in ("empty", "truncated", "bomb", "data"):
+        (bad / folder).mkdir(parents=True)
+    for number in range(5):
+        (bad / "truncated" / f"{number}.jpg").write_bytes(jpeg(number))
+        (bad / "bomb" / f"{number}.jpg").write_bytes(jpeg(number))
+    (bad / "truncated/3.jpg").write_bytes(jpeg(3)[:400])
+    (bad / "bomb/2.png").write_bytes(png_header(50_000, 50_000))
+    (bad / "empty/readme.txt").write_text("no picture")
+    a, b, c, d = (f"red-disc-{k}.png" for k in range(4))
+    table(bad / "unknown.parquet", [[a, b, c], [a, "ghost.png", "wraith.png"]], choice=[0, 1])
+    table(bad / "repeated.parquet", [[a, b, c], [a, b, d], [a, b, a]], choice=[0, 1, 2])
+    table(bad / "choice.parquet", [[a, b, c], [b, c, d]], choice=[0, -1])
+    nan = {f"probabilities_{k}": [1 / 3, float("nan")] for k in range(3)}
+    table(bad / "nan.parquet", [[a, b, c], [b, c, d]], **nan)
+    table(bad / "few.parquet", [[a, b, c], [b, c, d]], choice=[0, 1])
+    (bad / "answers.csv").write_text(f"left,middle,right,picked\n{a},{b},{c},{c}\n")
+    (bad / "data/dataset.json").write_text('{"name": "toys",')
+    for name in ("items", "heldout", "train", "validation"):
+        (bad / f"data/{name}.parquet").write_bytes((world.path / f"data/{name}.parquet").read_bytes())
+    (bad / "strange").mkdir()
+    strange = json.loads((world.path / "data/dataset.json").read_text())
+    (bad / "strange/dataset.json").write_text(json.dumps(strange | {"source": "oracle"}))
+    stage = Nursery()
+    for out, args in {
+        "features-of-stranger": ["embed", "data/images", "stranger"],
+        "training-of-stranger": ["embed", "training", "stranger"],
+    }.items():
+        assert stage.run(*args, "--out", bad / out, cwd=world.path).code == 0
+    stage.close()
+    return world
+
+
+TAUGHT = "--teacher teacher --triplets labels --features training-features --recipe smoke"
+MISTAKES = {
+    # images
+    "missing folder": ("embed nowhere backbone", "nowhere does not exist"),
+    "no images": ("embed bad/empty backbone", "bad/empty holds no images"),
+    "truncated": ("embed bad/truncated backbone", "3.jpg is damaged"),
+    "bomb": ("embed bad/bomb backbone", r"2\.png: .*50000.50000"),
+    "a file": ("embed data/dataset.json backbone", "neither a folder nor"),
+    "align on missing images": (f"align nowhere backbone {TAUGHT}", "nowhere does not exist"),
+    # judgements
+    "unknown items": ("teach features bad/unknown.parquet", "'ghost.png'"),
+    "repeated item": ("teach features bad/repeated.parquet", r"triplet 2 \(counting from 0\): an item is repeated"),
+    "negative choice": ("teach features bad/choice.parquet", r"triplet 1 .*choice is not 0, 1 or 2"),
+    "NaN": ("teach features bad/nan.parquet", r"triplet 1 .*probabilities is not finite"),
+    "too few": ("teach features bad/few.parquet", "too few"),
+    "missing judgements": ("teach features nowhere.csv", "nowhere.csv does not exist"),
+    "no columns": ("teach features bad/answers.csv", "item_0"),
+    "bad column": ("teach features bad/answers.csv --column item_0=links", "no column 'links'"),
+    "no such column of ours": ("teach features bad/answers.csv --column first=left", "no column 'first'"),
+    "column without =": ("teach features bad/answers.csv --column left", "not NAME=VALUE"),
+    "column twice": ("teach features bad/answers.csv --column odd=a --column odd=b", "'odd' twice"),
+    # backbones
+    "unknown backbone": ("embed data/images timm/resnet5O", "did you mean resnet50"),
+    "folder without a backbone": ("embed data/images data", "holds no backbone"),
+    "missing weights": ("embed data/images timm/test_vit --weights nowhere.pth", "nowhere.pth"),
+    "unknown student": (f"align training timm/test_vitt {TAUGHT}", "did you mean test_vit"),
+    # one's features with another's teacher
+    "label": ("label bad/training-of-stranger teacher -n 50 --clusters 3", "another backbone"),
+    "align": (
+        "align training stranger --teacher teacher --features bad/training-of-stranger --recipe smoke",
+        "another backbone",
+    ),
+    "align without features": ("align training stranger --teacher teacher --recipe smoke", "pass --features"),
+    # kinds of artifacts
+    "not features": ("teach teacher data/train.parquet", "made by `likemind teach`"),
+    "not a teacher": ("label training-features labels -n 50", "made by `likemind label`"),
+    "no teacher": ("label training-features nowhere -n 50", "nowhere is not an output of `likemind teach`"),
+    "not results": ("report aligned", "made by `likemind align`"),
+    "no results": ("report nowhere", "nowhere is not an output of `likemind evaluate`"),
+    # numbers
+    "more triplets than there are": ("label training-features teacher -n 999999 --clusters 3", "different ones exist"),
+    "no triplets": ("label training-features teacher -n 0 --clusters 3", "between 1 and"),
+    "more clusters than images": ("label training-features teacher -n 10 --clusters 99", "--clusters"),
+    "one cluster": ("label training-features teacher -n 10 --clusters 1", "--clusters"),
+    "unknown sampling": ("label training-features teacher -n 10 --sampling best", "cluster_border, uniform"),
+    "one fold": ("teach features data/train.parquet --folds 1", "at least 2"),
+    "negative penalty": ("teach features data/train.parquet --penalty=-1", "penalties"),
+    "penalty that is no number": ("teach features data/train.parquet --penalty nan", "penalties"),
+    # recipes
+    "unknown recipe": ("align training backbone --recipe huge", "smoke, small, paper"),
+    "unknown field": (f"align training backbone {TAUGHT} --set stepz=3", "'stepz'.*fields: .*steps"),
+    "value out of range": (f"align training backbone {TAUGHT} --set steps=0", "'steps'"),
+    "value of another kind": (f"align training backbone {TAUGHT} --set target=everything", "'target'"),
+    "value that is no number": (f"align training backbone {TAUGHT} --set max_loss=NaN", "'max_loss'"),
+    "set without =": (f"align training backbone {TAUGHT} --set steps", "--set 'steps' is not NAME=VALUE"),
+    "set without value": (f"align training backbone {TAUGHT} --set steps=", "not NAME=VALUE"),
+    "no teacher for the mixture": ("align training backbone --recipe smoke", "pass --teacher"),
+    "validation that is none": (f"align training backbone {TAUGHT} --validation training", "dataset.json"),
+    # evaluation
+    "unknown suite": ("evaluate base=backbone --data data --suite humane", "no suite 'humane'"),
+    "wrong JSON": ("evaluate base=backbone --data bad/data", "dataset.json is not valid JSON"),
+    "unknown source": ("evaluate base=backbone --data bad/strange", "source"),
+    "no data": ("evaluate base=backbone --data nowhere", "nowhere/dataset.json does not exist"),
+    "a path that is nothing": ("evaluate base=backbone aligned=/nowhere/at/all --data data", "/nowhere/at/all"),
+    "a name that is nothing": ("evaluate nonsense --data data", "no backbone 'nonsense'"),
+    "a folder that is no model": ("evaluate base=data --data data", "data holds no backbone"),
+    "a model without a path": ("evaluate base= --data data", "not NAME=VALUE"),
+    "two models of a name": ("evaluate a=backbone a=stranger --data data", "'a' twice"),
+}
+
+
+def complaint(outcome: Outcome) -> str:
+    """The one sentence of a user's mistake."""
+    assert outcome.code == 2, outcome
+    assert len(outcome.lines) == 1, outcome.err
+    assert outcome.err.startswith("likemind: "), outcome.err
+    assert outcome.out == ""
+    return outcome.err
+
+
+def names(place: Path) -> set[str]:
+    return {file.relative_to(place).as_posix() for file in place.rglob("*") if "__pycache__" not in file.parts}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(
+    mistakes: World, warm: Callable[..., Outcome], tmp_path: Path, name: str
+) -> None:
+    command, sentence = MISTAKES[name]
+    before = names(mistakes.path)
+    out = tmp_path / ("page.html" if command.startswith("report") else "out")
+    assert re.search(sentence, complaint(warm(*command.split(), "--out", out, cwd=mistakes.path)))
+    assert names(tmp_path) == set()
+    assert names(mistakes.path) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_a_bare_interpreter(mistakes: World, tmp_path: Path, name: str) -> None:
+    command, sentence = MISTAKES[name]
+    out = tmp_path / ("page.html" if command.startswith("report") else "out")
+    assert re.search(sentence, complaint(run_cold(*command.split(), "--out", out, cwd=mistakes.path)))
+    assert names(tmp_path) == set()
+
+
+def test_a_teacher_of_another_backbone_is_not_evaluated(
+    mistakes: World, warm: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    """The folder that the teacher's backbone came from holds other weights now."""
+    (tmp_path / "data").symlink_to(mistakes.path / "data")
+    (tmp_path / "backbone").symlink_to(mistakes.path / "stranger")
+    command = ["evaluate", f"teacher={mistakes.path / 'teacher'}", "--data=data", "--out=out"]
+    assert "another backbone" in complaint(warm(*command, cwd=tmp_path))
+    assert names(tmp_path) == {"data", "backbone"}
+
+
+def test_one_truncated_picture_may_be_left_out(mistakes: World, warm: Callable[..., Outcome], tmp_path: Path) -> None:
+    command = ["embed", "bad/truncated", "backbone", "--out", tmp_path / "out", "--skip-bad"]
+    outcome = warm(*command, cwd=mistakes.path)
+    assert outcome.code == 0
+    assert "4 images × 256, 1 left out as unreadable" in outcome.out
+    told = strict(warm(*command, "--json", cwd=mistakes.path).out)
+    assert len(told["left_out"]) == 1
+    assert "3.jpg is damaged" in told["left_out"][0]
+    assert FeatureStore.load(tmp_path / "out").ids == ["0.jpg", "1.jpg", "2.jpg", "4.jpg"]
+
+
+OTHER = {
+    "embed": ["--skip-bad"],
+    "teach": ["--seed=1"],
+    "label": ["--seed=1"],
+    "align": ["--seed=1"],
+    "evaluate": ["--seed=1"],
+}
+
+
+@pytest.mark.parametrize("verb", OTHER)
+def test_other_settings_need_overwrite(world: World, warm: Callable[..., Outcome], tmp_path: Path, verb: str) -> None:
+    out = tmp_path / "out"
+    command = QUICK.get(verb) or world.command(verb, out)[:-2]
+    assert warm(*command, "--out", out, cwd=world.path).code == 0
+    before = untouched(out)
+    assert "--overwrite" in complaint(warm(*command, *OTHER[verb], "--out", out, cwd=world.path))
+    assert untouched(out) == before
+    assert warm(*command, *OTHER[verb], "--overwrite", "--out", out, cwd=world.path).code == 0
+    other = json.loads((out / "run.json").read_text())
+    fresh = tmp_path / "fresh"
+    assert warm(*command, *OTHER[verb], "--out", fresh, cwd=world.path).code == 0
+    assert sha256s(out) == sha256s(fresh)
+    assert other["config"].get("seed", 1) == 1
+    assert {entry.name for entry in tmp_path.iterdir()} == {"out", "fresh"}
+
+
+def test_a_page_that_is_not_ours_needs_overwrite(world: World, warm: Callable[..., Outcome], tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<p>dear diary</p>")
+    assert "--overwrite" in complaint(warm("report", "results", "--out", page, cwd=world.path))
+    assert page.read_text() == "<p>dear diary</p>"
+    assert warm("report", "results", "--out", page, "--overwrite", cwd=world.path).code == 0
+    assert page.read_bytes() == (world.path / "report.html").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "embed",
+        "embed data/images backbone",
+        "embed data/images backbone --out out --precision float8",
+        "teach features data/train.parquet --out out --folds many",
+        "label features teacher --out out",
+        "align training backbone --out out --seed -1",
+        "evaluate --data data --out out",
+        "report",
+        "demo --wrld emoji",
+        "frobnicate",
+    ],
+)
+def test_wrong_usage(warm: Callable[..., Outcome], tmp_path: Path, command: str) -> None:
+    outcome = warm(*command.split(), cwd=tmp_path)
+    assert outcome.code == 2
+    assert "Usage: " in outcome.err
+    assert "Traceback" not in outcome.err
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a tmpfs is Linux's")
+@pytest.mark.parametrize("size", ["4k", "48k"])
+def test_a_full_disk(world: World, warm: Callable[..., Outcome], tmp_path: Path, size: str) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
+    tried = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"mounting a small disk is not permitted here: {tried.stderr.strip()}")
+    try:
+        command = world.command("embed", disk / "out")
+        sentence = complaint(warm(*command, cwd=world.path))
+        assert "disk is full" in sentence
+        assert "will continue" in sentence
+        assert not (disk / "out").exists()
+        subprocess.run(["mount", "-o", "remount,size=1m", str(disk)], check=True)
+        assert warm(*command, cwd=world.path).code == 0
+        assert sha256s(disk / "out") == sha256s(world.path / "features")
+        assert {entry.name for entry in disk.iterdir()} == {"out"}
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -1,5 +1,10 @@
 """``python -m likemind`` is ``likemind``."""
 
-from likemind.cli import main
+import sys
+
+try:
+    from likemind.cli import main
+except KeyboardInterrupt:
+    sys.exit(130)
 
 main()

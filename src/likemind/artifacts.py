@@ -173,7 +173,12 @@ class Artifact:
         finally:
             self._unlock()
         if self.done:
-            log.info("%s: unchanged, nothing to do", self.out)
+            self._tell("unchanged, nothing to do")
+
+    def _tell(self, what: str) -> None:
+        """Log it, unless this is a part of a larger artifact."""
+        if not any(parent.name.endswith(".partial") for parent in self.out.parents):
+            log.info("%s: %s", self.out, what)
 
     @property
     def _old(self) -> Path:
@@ -314,7 +319,7 @@ class Artifact:
         run = {"schema": 1, "key": self.key, **self._about, "figures": self.figures, "versions": versions()}
         write_json(self.path / "run.json", {**run, "seconds": seconds, "files": listed})
         self._publish()
-        log.info("%s: written in %.1f s", self.out, seconds)
+        self._tell(f"written in {seconds:.1f} s")
 
     def _publish(self) -> None:
         (self.path / "plan.json").unlink(missing_ok=True)

@@ -13,6 +13,9 @@ import typer
 
 from likemind.errors import LikemindError
 
+_INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 app = typer.Typer(
     name="likemind",
     help="Give any vision model a human sense of similarity (AligNet, Muttenthaler et al., Nature 2025).",
@@ -25,7 +28,7 @@ app = typer.Typer(
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where the result goes; the same command continues a killed run.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another run at --out.")]
-Seed = Annotated[int, typer.Option(help="Decides everything that is drawn.")]
+Seed = Annotated[int, typer.Option(min=0, help="Decides everything that is drawn.")]
 Images = Annotated[Path, typer.Argument(help="A folder, .tar or .parquet of images.")]
 Backbone = Annotated[str, typer.Argument(help="timm/NAME, or a folder that timm can read.")]
 Weights = Annotated[str | None, typer.Option(help="A .safetensors or .pth file, or 'random'; the Hub's if left out.")]
@@ -92,7 +95,7 @@ def teach(
     """A surrogate teacher, fitted to people's answers."""
     import likemind
 
-    renamed = {ours: str(theirs) for ours, theirs in _pairs(column, "--column").items()}
+    renamed = _pairs(column, "--column")
     answers = likemind.read_judgements(judgements, **renamed) if renamed else judgements
     teacher = likemind.teach(features, answers, out=out, folds=folds, penalties=penalty, seed=seed, overwrite=overwrite)
     facts = teacher.facts_
@@ -158,7 +161,7 @@ def align(
         validation=validation,
         out=out,
         recipe=recipe,
-        changes=_pairs(changes, "--set"),
+        changes={name: _value(text) for name, text in _pairs(changes, "--set").items()},
         control=control,
         seed=seed,
         weights=weights,
@@ -183,14 +186,8 @@ def evaluate(
     import likemind
 
     named = [model if "=" in model else f"{Path(model).name}={model}" for model in models]
-    results = likemind.evaluate(
-        {name: str(path) for name, path in _pairs(named, "MODELS").items()},
-        data=data,
-        out=out,
-        suite=suite,
-        seed=seed,
-        overwrite=overwrite,
-    )
+    pairs = _pairs(named, "MODELS")
+    results = likemind.evaluate(pairs, data=data, out=out, suite=suite, seed=seed, overwrite=overwrite)
     _say(as_json, results.model_dump(mode="json", by_alias=True), results.table())
 
 
@@ -200,11 +197,13 @@ def report(
     out: Out = Path("report.html"),
     no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Show no image of the data set.")] = False,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """One self-contained HTML page."""
     import likemind
 
-    typer.echo(likemind.report(results, out=out, pictures=not no_pictures, overwrite=overwrite))
+    page = likemind.report(results, out=out, pictures=not no_pictures, overwrite=overwrite)
+    _say(as_json, {"out": str(page)}, str(page))
 
 
 @app.command()
@@ -235,20 +234,25 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def _pairs(texts: list[str] | None, option: str) -> dict[str, object]:
-    """Read NAME=VALUE; a value that is valid JSON is taken as such, any other as text."""
-    found: dict[str, object] = {}
+def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
+    """Read NAME=TEXT, each name once."""
+    found: dict[str, str] = {}
     for text in texts or []:
         name, sign, value = text.partition("=")
-        if not sign or not name:
+        if not sign or not name or not value:
             raise LikemindError(f"{option} {text!r} is not NAME=VALUE: write it so")
         if name in found:
             raise LikemindError(f"{option} names {name!r} twice: give it once")
-        try:
-            found[name] = json.loads(value)
-        except json.JSONDecodeError:
-            found[name] = value
+        found[name] = value
     return found
+
+
+def _value(text: str) -> object:
+    """Read a value that is valid JSON as such, any other as text (so that NaN and Infinity are no numbers)."""
+    try:
+        return json.loads(text, parse_constant=str)
+    except json.JSONDecodeError:
+        return text
 
 
 def main() -> None:
@@ -264,11 +268,14 @@ def run(command: Callable[..., Any], args: list[str] | None = None) -> int:
         sys.stderr.write(f"likemind: {error}\n")
         return 2
     except SystemExit as stopped:
-        return int(stopped.code) if isinstance(stopped.code, int) else 1
+        code = stopped.code if isinstance(stopped.code, int) else 1
     except KeyboardInterrupt:
+        code = _INTERRUPTED
+    else:
+        code = 0
+    if code == _INTERRUPTED:  # typer turns Ctrl-C into this code without a word
         sys.stderr.write("likemind: interrupted; the same command continues\n")
-        return 130
-    return 0
+    return code
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ def make_store(path: Path, X: np.ndarray, fingerprint: str = "f" * 64) -> Featur
     ids = [f"item-{k:03d}" for k in range(len(X))]
     config, inputs = {"backbone": fingerprint}, {"rows": repr(X.tobytes())}
     with Artifact(path, verb="embed", config=config, inputs=inputs) as work:
-        np.save(work.path / "features.npy", X.astype(np.float32))
-        write_table(work.path / "items.parquet", pa.table({"id": ids}))
-        work.figures = {"backbone_name": "tiny"}
+        if not work.done:
+            np.save(work.path / "features.npy", X.astype(np.float32))
+            write_table(work.path / "items.parquet", pa.table({"id": ids}))
+            work.figures = {"backbone_name": "tiny"}
     return FeatureStore.load(path)
 
 

@@ -87,6 +87,8 @@ def align(
     fitted = Teacher.load(teacher) if teacher is not None else None
     labels = read_run(triplets, verb="label") if triplets is not None else None
     _check(plan, fitted, labels, control=control)
+    if data is not None:
+        _check_unseen(collection, data)
     config = {"recipe": plan.model_dump(mode="json"), "backbone": model.fingerprint, "control": control, "seed": seed}
     inputs = {
         "images": collection.key(),
@@ -125,6 +127,17 @@ def _check(recipe: Recipe, teacher: Teacher | None, labels: dict[str, Any] | Non
     if teacher is None and recipe.head == "teacher":
         raise LikemindError(
             "a head that starts from the teacher's map needs a teacher: pass --teacher, or --set head=random"
+        )
+
+
+def _check_unseen(images: ImageCollection, data: EvaluationSet) -> None:
+    """Refuse to train on what the student is to be judged by."""
+    judged = {item.id for item in data.items if item.split != "train"}
+    seen = [name for name in images.ids if name in judged]
+    if seen:
+        raise LikemindError(
+            f"{len(seen)} of the training images ({seen[0]!r}, …) are validation or held-out items of {data.path}: "
+            "leave them out"
         )
 
 

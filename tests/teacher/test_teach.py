@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from likemind.artifacts import read_run
+from likemind.errors import LikemindError
+from likemind.teacher import teach as module
+from likemind.teacher.teach import cross_validate, teach
+from likemind.teacher.teacher import IDENTITY, Teacher
+
+from .conftest import World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from likemind.features.store import FeatureStore
+
+    StoreOf = Callable[..., FeatureStore]
+
+FAST: dict[str, Any] = {"folds": 2, "penalties": [0.1, 0.03]}
+
+
+def test_what_is_loaded_is_what_was_fitted(store_of: StoreOf, world: World, tmp_path: Path) -> None:
+    store = store_of(world.X)
+    teacher = teach(store, world.judgements(), out=tmp_path / "t", **FAST)
+    again = Teacher.load(tmp_path / "t", verify=True)
+    assert again.key == teacher.key
+    for name in ("weights_", "bias_", "mean_", "scale_", "penalty", "loss_", "backbone_", "cv_results_", "facts_"):
+        np.testing.assert_equal(getattr(again, name), getattr(teacher, name))
+    np.testing.assert_array_equal(again.transform(world.X), teacher.transform(world.X))
+    assert Teacher.load(again) is again
+    assert not teacher.is_identity
+    assert teacher.backbone_ == store.fingerprint
+    run = read_run(tmp_path / "t", verb="teach")
+    assert run["figures"]["source"] == "simulated"
+    assert set(run["files"]) == {"teacher.safetensors", "teacher.json", "README.md"}
+    card = (tmp_path / "t" / "README.md").read_text()
+    assert "source: **simulated**" in card
+    assert "| identity | " in card
+    assert "| 0.03 | " in card
+
+
+def test_the_map_is_refitted_to_all_answers_at_the_best_penalty(store_of: StoreOf, world: World, tmp_path: Path) -> None:
+    judgements = world.judgements()
+    teacher = teach(store_of(world.X), judgements, out=tmp_path / "t", **FAST)
+    best = min(teacher.cv_results_, key=lambda row: row["cross_entropy"])
+    assert teacher.penalty == best["penalty"]
+    triplets, targets, answers = judgements.targets()
+    X = world.X.astype(np.float32)
+    wanted = Teacher(best["penalty"]).fit(X, triplets, targets, answers)
+    wanted.calibrate(best["temperature"])
+    np.testing.assert_allclose(teacher.transform(X), wanted.transform(X), atol=1e-5)
+    assert teacher.facts_["agreement_unseen"] == best["agreement"] > teacher.facts_["agreement_unseen_identity"]
+
+
+def test_folds_are_judged_on_objects_that_they_have_not_seen(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row of the table, from plain fits of plain splits."""
+    sizes: list[int] = []
+    real = Teacher.fit
+
+    def fit(self: Teacher, X: np.ndarray, triplets: np.ndarray, *args: Any, **kwargs: Any) -> Teacher:
+        sizes.append(len(X))
+        assert triplets.min() >= 0
+        return real(self, X, triplets, *args, **kwargs)
+
+    monkeypatch.setattr(Teacher, "fit", fit)
+    answers = np.ones(len(world.triplets))
+    results = cross_validate(world.X, world.triplets, world.answers, answers, 3, [0.1], 0)
+    assert sizes == [32] * 6
+    assert [row["penalty"] for row in results] == [None, 0.1]
+    fold_of = np.random.default_rng(0).permutation(48) % 3
+    held = [(fold_of == fold)[world.triplets].any(1) for fold in range(3)]
+    assert results[0]["n"] == sum(int(h.sum()) for h in held)
+    scores = []
+    for fold in range(3):
+        keep = np.flatnonzero(fold_of != fold)
+        place = np.full(48, -1)
+        place[keep] = np.arange(32)
+        inside = ~held[fold]
+        teacher = real(Teacher(IDENTITY), world.X[keep], place[world.triplets[inside]], world.answers[inside])
+        pair = teacher.similarities(world.X, world.triplets[held[fold]]).argmax(1).numpy()
+        scores.append(world.answers[held[fold]][np.arange(len(pair)), pair])
+    assert results[0]["agreement"] == pytest.approx(np.concatenate(scores).mean())
+    assert results[0]["gain"] == results[0]["gain_needed"] == 0
+    assert results[1]["gain"] == pytest.approx(results[0]["cross_entropy"] - results[1]["cross_entropy"])
+
+
+def test_answers_weigh_in_what_is_judged(world: World) -> None:
+    """An answer given five times is one row of weight five, in the penalty's choice and in the temperature too."""
+    repeats = np.where(np.arange(len(world.triplets)) % 2 == 0, 1, 5)
+    rows = np.repeat(np.arange(len(world.triplets)), repeats)
+    ones = np.ones(len(rows))
+    many = cross_validate(world.X, world.triplets[rows], world.answers[rows], ones, 2, [0.1], 0)
+    weighted = cross_validate(world.X, world.triplets, world.answers, repeats.astype(float), 2, [0.1], 0)
+    for one, other in zip(many, weighted, strict=True):
+        for name in ("temperature", "cross_entropy", "agreement"):
+            assert one[name] == pytest.approx(other[name], rel=2e-3), name
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_answers_teach_nothing_and_it_is_said(
+    store_of: StoreOf, world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture, seed: int
+) -> None:
+    random = np.random.default_rng(seed).integers(3, size=len(world.triplets))
+    teacher = teach(store_of(world.X), world.judgements(random), out=tmp_path / "t", **FAST)
+    assert teacher.is_identity
+    assert "the teacher is the identity" in caplog.text
+    np.testing.assert_array_equal(teacher.weights_, np.eye(8))
+    np.testing.assert_array_equal(teacher.bias_, 0)
+    assert Teacher.load(tmp_path / "t").is_identity
+    assert "Chosen penalty: identity" in (tmp_path / "t" / "README.md").read_text()
+
+
+def test_the_same_is_skipped_another_refused_and_overwritten(
+    store_of: StoreOf, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, out = store_of(world.X), tmp_path / "t"
+    first = teach(store, world.judgements(), out=out, **FAST)
+    with monkeypatch.context() as patch, caplog.at_level(logging.INFO, "likemind"):
+        patch.setattr(module, "_fit", lambda *_: pytest.fail("fitted again"))
+        assert teach(store, world.judgements(), out=out, **FAST).key == first.key
+        assert "nothing to do" in caplog.text
+    other = world.judgements(np.roll(world.pair, 1))
+    for change in ({"folds": 3}, {"penalties": [0.1]}, {"seed": 1}, {"judgements": other}):
+        arguments = {"judgements": world.judgements(), **FAST, **change}
+        with pytest.raises(LikemindError, match="--overwrite"):
+            teach(store, out=out, **arguments)
+    second = teach(store, other, out=out, overwrite=True, **FAST)
+    assert second.key != first.key
+    assert Teacher.load(out).key == second.key
+
+
+def test_a_key_for_answers_in_memory_sees_every_column(world: World) -> None:
+    plain = world.judgements()
+    n = len(plain)
+    times = np.full(n, 1.5)
+    times[3] = np.nan  # somebody's clock stopped
+    keys = [
+        module._key(one)
+        for one in (
+            plain,
+            replace(plain, response_time=times),
+            replace(plain, response_time=np.full(n, 1.5)),
+            replace(plain, participant=np.array(["a"] * n, dtype=object)),
+            replace(plain, participant=np.array(["b"] * n, dtype=object)),
+            replace(plain, source="human"),
+            replace(plain, indices=plain.indices[::-1].copy()),
+            world.judgements(np.roll(world.pair, 1)),
+        )
+    ]
+    assert len(set(keys)) == len(keys)
+    assert module._key(replace(plain, response_time=times.copy())) == keys[1]
+
+
+def test_a_file_and_the_same_answers_in_memory_teach_the_same(store_of: StoreOf, world: World, tmp_path: Path) -> None:
+    world.judgements().to_parquet(tmp_path / "answers.parquet")
+    store = store_of(world.X)
+    one = teach(store, tmp_path / "answers.parquet", out=tmp_path / "one", **FAST)
+    two = teach(store.path, world.judgements(), out=tmp_path / "two", **FAST)
+    assert one.key == two.key
+
+
+def test_items_that_have_no_features_are_named(store_of: StoreOf, world: World, tmp_path: Path) -> None:
+    store = store_of(world.X[:45])
+    with pytest.raises(LikemindError, match=r"name 3 items that the features .* lacks \('item-045', 'item-046'"):
+        teach(store, world.judgements(), out=tmp_path / "t", **FAST)
+    assert not (tmp_path / "t.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"penalties": []}, "penalties must be numbers"),
+        ({"penalties": [-0.1, 0.2]}, "penalties must be numbers"),
+        ({"folds": 1}, "folds must be at least 2"),
+        ({"folds": 17}, "48 judged items are too few for 17 folds"),
+        ({"preset": "things"}, "preset 'things' is not known"),
+    ],
+)
+def test_impossible_arguments(
+    store_of: StoreOf, world: World, tmp_path: Path, arguments: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(LikemindError, match=words):
+        teach(store_of(world.X), world.judgements(), out=tmp_path / "t", **arguments)
+
+
+def test_too_few_answers_for_the_folds(store_of: StoreOf, world: World, tmp_path: Path) -> None:
+    few = world.judgements().rows(np.arange(4))
+    with pytest.raises(LikemindError, match="too few for 2 folds"):
+        teach(store_of(world.X), few, out=tmp_path / "t", **FAST)
+
+
+def test_features_of_another_backbone_are_refused(world: World) -> None:
+    teacher = Teacher(IDENTITY).fit(world.X, world.triplets, world.answers)
+    teacher.check_backbone("anything", "it")
+    teacher.backbone_ = "a" * 64
+    teacher.check_backbone("a" * 64, "it")
+    with pytest.raises(LikemindError, match="these features comes from another backbone, layer or preprocessing"):
+        teacher.check_backbone("b" * 64, "these features")
+
+
+def test_what_is_not_a_teacher(store_of: StoreOf, world: World, tmp_path: Path) -> None:
+    with pytest.raises(LikemindError, match="not an output of `likemind teach`"):
+        Teacher.load(tmp_path / "nowhere")
+    with pytest.raises(LikemindError, match="was made by `likemind embed`"):
+        Teacher.load(store_of(world.X).path)
+    teach(store_of(world.X), world.judgements(), out=tmp_path / "t", **FAST)
+    about = json.loads((tmp_path / "t" / "teacher.json").read_text())
+    (tmp_path / "t" / "teacher.json").write_text(json.dumps(about | {"scale": 1.0}))
+    with pytest.raises(LikemindError, match=r"teacher\.json is not the file that was written"):
+        Teacher.load(tmp_path / "t", verify=True)
+
+
+DRIVER = textwrap.dedent("""
+    import sys, time
+    import torch
+    torch.set_num_threads(1)
+    from likemind.teacher import teach as module
+    real, calls = module.Teacher.fit, []
+    def fit(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == int(sys.argv[4]):
+            print("fitting", flush=True)
+            time.sleep(60)
+        return real(self, *args, **kwargs)
+    module.Teacher.fit = fit
+    module.teach(sys.argv[1], sys.argv[2], out=sys.argv[3], folds=2, penalties=[0.1, 0.03])
+""")
+
+
+def test_a_killed_fit_is_made_again_to_the_same_bytes(store_of: StoreOf, world: World, tmp_path: Path) -> None:
+    store = store_of(world.X)
+    world.judgements().to_parquet(tmp_path / "answers.parquet")
+    command = [sys.executable, "-c", DRIVER, store.path, tmp_path / "answers.parquet", tmp_path / "t", "4"]
+    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "fitting\n"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert not (tmp_path / "t").exists()
+    assert (tmp_path / "t.partial").exists()
+    for out in ("t", "whole"):
+        teach(store, tmp_path / "answers.parquet", out=tmp_path / out, **FAST)
+    for name in ("teacher.safetensors", "teacher.json", "README.md"):
+        assert (tmp_path / "t" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not (tmp_path / "t.partial").exists()
