@@ -26,7 +26,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Where the result goes; the same command continues a killed run.")]
+Out = Annotated[
+    Path, typer.Option("--out", "-o", help="Where the result goes; the same command continues a killed run.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another run at --out.")]
 Seed = Annotated[int, typer.Option(min=0, help="Decides everything that is drawn.")]
 Images = Annotated[Path, typer.Argument(help="A folder, .tar or .parquet of images.")]
@@ -73,7 +75,14 @@ def embed(
     import likemind
 
     store = likemind.embed(
-        images, backbone, out=out, weights=weights, precision=precision, skip_bad=skip_bad, verify=verify, overwrite=overwrite
+        images,
+        backbone,
+        out=out,
+        weights=weights,
+        precision=precision,
+        skip_bad=skip_bad,
+        verify=verify,
+        overwrite=overwrite,
     )
     figures = store.run["figures"]
     left = f", {len(figures['left_out'])} left out as unreadable" if figures["left_out"] else ""
@@ -100,9 +109,9 @@ def teach(
     teacher = likemind.teach(features, answers, out=out, folds=folds, penalties=penalty, seed=seed, overwrite=overwrite)
     facts = teacher.facts_
     text = (
-        f"{out}: {'the identity' if teacher.is_identity else f'penalty {teacher.penalty:g}'}; agreement on unseen objects "
-        f"{facts['agreement_unseen_identity']:.3f} → {facts['agreement_unseen']:.3f} (ceiling {facts['ceiling']:.3f}, "
-        f"source {facts['source']})"
+        f"{out}: {'the identity' if teacher.is_identity else f'penalty {teacher.penalty:g}'}; "
+        f"agreement on unseen objects {facts['agreement_unseen_identity']:.3f} → {facts['agreement_unseen']:.3f} "
+        f"(ceiling {facts['ceiling']:.3f}, source {facts['source']})"
     )
     _say(as_json, {"out": str(out), "penalty": None if teacher.is_identity else teacher.penalty, **facts}, text)
 
@@ -115,7 +124,9 @@ def label(
     n: Annotated[int, typer.Option("-n", "--n", help="Triplets, all different.")],
     sampling: Annotated[str, typer.Option(help="cluster_border or uniform.")] = "cluster_border",
     clusters: Annotated[int, typer.Option(help="Of k-means.")] = 500,
-    control: Annotated[bool, typer.Option("--control", help="Label with the untransformed features (UnAligNet).")] = False,
+    control: Annotated[
+        bool, typer.Option("--control", help="Label with the untransformed features (UnAligNet).")
+    ] = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -125,10 +136,19 @@ def label(
     from likemind.artifacts import read_run
 
     likemind.label(
-        features, teacher, out=out, n=n, sampling=sampling, clusters=clusters, control=control, seed=seed, overwrite=overwrite
+        features,
+        teacher,
+        out=out,
+        n=n,
+        sampling=sampling,
+        clusters=clusters,
+        control=control,
+        seed=seed,
+        overwrite=overwrite,
     )
     figures = read_run(out)["figures"]
-    text = f"{out}: {n} triplets; mean entropy {figures['mean_entropy']:.3f} of {1.0986:.3f} nats, {figures['ties']:.2%} ties"
+    mean, ties = figures["mean_entropy"], figures["ties"]
+    text = f"{out}: {n} triplets; mean entropy {mean:.3f} of {1.0986:.3f} nats, {ties:.2%} ties"
     _say(as_json, {"out": str(out), **figures}, text)
 
 
@@ -140,9 +160,13 @@ def align(
     teacher: Annotated[Path | None, typer.Option(help="An output of `likemind teach`.")] = None,
     triplets: Annotated[Path | None, typer.Option(help="An output of `likemind label`.")] = None,
     features: Annotated[Path | None, typer.Option(help="The teacher's backbone's features of the images.")] = None,
-    validation: Annotated[Path | None, typer.Option(help="An evaluation folder; its validation objects choose what is shipped.")] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="An evaluation folder; its validation objects choose what is shipped.")
+    ] = None,
     recipe: Annotated[str, typer.Option(help="smoke, small or paper.")] = "small",
-    changes: Annotated[list[str] | None, typer.Option("--set", help="FIELD=VALUE of the recipe; repeat for more.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="FIELD=VALUE of the recipe; repeat for more.")
+    ] = None,
     control: Annotated[bool, typer.Option("--control", help="Learn from the unaligned teacher (UnAligNet).")] = False,
     seed: Seed = 0,
     weights: Weights = None,
@@ -177,7 +201,9 @@ def evaluate(
     models: Annotated[list[str], typer.Argument(help="NAME=PATH, or PATH; each is compared with those before it.")],
     data: Annotated[Path, typer.Option(help="An evaluation folder.")],
     out: Out,
-    suite: Annotated[str, typer.Option(help="all, or some of human,calibration,generalisation,shift,structure.")] = "all",
+    suite: Annotated[
+        str, typer.Option(help="all, or some of human,calibration,generalisation,shift,structure.")
+    ] = "all",
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: AsJson = False,

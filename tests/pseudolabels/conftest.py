@@ -37,7 +37,8 @@ def make_teacher(path: Path, width: int, fingerprint: str) -> Teacher:
     teacher = Teacher(0.1)
     teacher.weights_ = (np.eye(width) + 0.3 * rng.normal(size=(width, width))).astype(np.float32)
     teacher.bias_ = rng.normal(size=width).astype(np.float32)
-    teacher.mean_, teacher.scale_, teacher.backbone_ = rng.normal(size=width), 1.7, fingerprint
+    teacher.mean_, teacher.backbone_ = rng.normal(size=width), fingerprint
+    teacher.scale_, teacher.identity_scale_ = 1.7, 1.3
     with Artifact(path, verb="teach", config={}, inputs={}) as work:
         teacher.write(work.path)
     return Teacher.load(path)

@@ -65,7 +65,7 @@ def test_labels_are_the_teachers_dot_products(pieces: Pieces, tmp_path: Path) ->
 
 def test_the_control_has_the_untransformed_similarities(pieces: Pieces, tmp_path: Path) -> None:
     control = label(pieces.store, pieces.teacher, out=tmp_path / "c", control=True, **FAST)
-    X = (np.asarray(pieces.store.features) - pieces.teacher.mean_) / pieces.teacher.scale_
+    X = (np.asarray(pieces.store.features) - pieces.teacher.mean_) / pieces.teacher.identity_scale_
     assert control.similarities is not None
     np.testing.assert_allclose(control.similarities, dots(X, control.indices), rtol=1e-4, atol=1e-4)
     taught = label(pieces.store, pieces.teacher, out=tmp_path / "l", **FAST)

@@ -18,13 +18,13 @@ from likemind.teacher import teach as module
 from likemind.teacher.teach import cross_validate, teach
 from likemind.teacher.teacher import IDENTITY, Teacher
 
-from .conftest import World
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from likemind.features.store import FeatureStore
+
+    from .conftest import World
 
     StoreOf = Callable[..., FeatureStore]
 
@@ -36,7 +36,7 @@ def test_what_is_loaded_is_what_was_fitted(store_of: StoreOf, world: World, tmp_
     teacher = teach(store, world.judgements(), out=tmp_path / "t", **FAST)
     again = Teacher.load(tmp_path / "t", verify=True)
     assert again.key == teacher.key
-    for name in ("weights_", "bias_", "mean_", "scale_", "penalty", "loss_", "backbone_", "cv_results_", "facts_"):
+    for name in ("weights_", "bias_", "mean_", "scale_", "identity_scale_", "penalty", "loss_", "backbone_", "cv_results_", "facts_"):
         np.testing.assert_equal(getattr(again, name), getattr(teacher, name))
     np.testing.assert_array_equal(again.transform(world.X), teacher.transform(world.X))
     assert Teacher.load(again) is again
@@ -51,7 +51,9 @@ def test_what_is_loaded_is_what_was_fitted(store_of: StoreOf, world: World, tmp_
     assert "| 0.03 | " in card
 
 
-def test_the_map_is_refitted_to_all_answers_at_the_best_penalty(store_of: StoreOf, world: World, tmp_path: Path) -> None:
+def test_the_map_is_refitted_to_all_answers_at_the_best_penalty(
+    store_of: StoreOf, world: World, tmp_path: Path
+) -> None:
     judgements = world.judgements()
     teacher = teach(store_of(world.X), judgements, out=tmp_path / "t", **FAST)
     best = min(teacher.cv_results_, key=lambda row: row["cross_entropy"])

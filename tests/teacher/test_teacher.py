@@ -28,7 +28,9 @@ def objective(teacher: Teacher, X: np.ndarray, triplets: np.ndarray, targets: np
     log_p = torch.log_softmax(teacher.similarities(X, triplets), dim=1).numpy()
     W = teacher.weights_.astype(float)
     off = W - np.trace(W) / len(W) * np.eye(len(W))
-    return float(-(targets * log_p).sum(1).mean() + penalty * ((off**2).sum() + (teacher.bias_.astype(float) ** 2).sum()))
+    return float(
+        -(targets * log_p).sum(1).mean() + penalty * ((off**2).sum() + (teacher.bias_.astype(float) ** 2).sum())
+    )
 
 
 def dense(teacher: Teacher, X: np.ndarray, triplets: np.ndarray, targets: np.ndarray, penalty: float) -> float:
@@ -59,7 +61,9 @@ def test_the_fit_in_the_span_is_the_full_fit(m: int, d: int, penalty: float) -> 
     teacher = Teacher(penalty).fit(small.X, small.triplets, small.p)
     found = objective(teacher, small.X, small.triplets, small.p, penalty)
     best = dense(teacher, small.X, small.triplets, small.p, penalty)
-    start = objective(Teacher(IDENTITY).fit(small.X, small.triplets, small.p), small.X, small.triplets, small.p, penalty)
+    start = objective(
+        Teacher(IDENTITY).fit(small.X, small.triplets, small.p), small.X, small.triplets, small.p, penalty
+    )
     assert best - 1e-6 <= found <= best + 0.01 * (start - best)
     assert start - best > 0.02
 
@@ -210,3 +214,11 @@ def test_a_start_changes_the_way_and_not_the_goal(world: World) -> None:
     warm = Teacher(0.03).fit(world.X, world.triplets, world.answers, start=start)
     assert warm.loss_ == pytest.approx(cold.loss_, abs=2e-3)
     assert close(warm, cold, world.X) < 0.05
+
+
+def test_the_control_keeps_its_own_scale_when_the_map_is_calibrated(world: World) -> None:
+    teacher = Teacher(0.1).fit(world.X, world.triplets, world.p)
+    before = teacher.untransformed().transform(world.X)
+    teacher.calibrate(3.0)
+    np.testing.assert_array_equal(teacher.untransformed().transform(world.X), before)
+    assert teacher.scale_ == pytest.approx(teacher.identity_scale_ * 3.0**0.5)

@@ -154,7 +154,8 @@ def _train(student: Student, known: Known, recipe: Recipe, seed: int, folder: Pa
 
     keep_freed_memory()
     precision = recipe.precision if recipe.precision != "auto" else faster_precision(student.about)
-    accelerator = Accelerator(mixed_precision="bf16" if precision == "bfloat16" else "no")
+    accelerator = Accelerator(mixed_precision="no")  # it can be set once a process; so we cast ourselves
+    half = precision == "bfloat16"
     peaks = {"backbone": recipe.learning_rate, "head": recipe.head_learning_rate}
     groups = [{"params": [value], "peak": peaks[name.split(".")[0]]} for name, value in student.learning.items()]
     optimizer = torch.optim.Adam(groups, lr=0.0)
@@ -166,7 +167,7 @@ def _train(student: Student, known: Known, recipe: Recipe, seed: int, folder: Pa
     for step, batch, pixels in track(batches, total=recipe.steps, done=done, what="align (steps)"):
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * rate(step, recipe)
-        with accelerator.autocast():
+        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=half):
             pooled = prepared(pixels.to(accelerator.device).contiguous(memory_format=torch.channels_last))
         parts = student_loss(student, pooled.float(), batch, known, recipe)
         if not math.isfinite(parts["loss"].item()):

@@ -52,7 +52,7 @@ class Recipe(BaseModel):
     clusters: int = Field(default=12, ge=2)
     triplets: int = Field(default=2048, ge=1)
     learning_rate: float = Field(default=5e-4, gt=0)
-    head_learning_rate: float = Field(default=5e-4, gt=0)
+    head_learning_rate: float = Field(default=2e-5, gt=0)
     warmup: float = Field(default=0.1, ge=0, lt=1)
     pull: float = Field(default=5.0, ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -188,16 +188,26 @@ class AlignedModel:
             write_atomic(where / "README.md", card.encode())
 
     def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
-        """Upload the model's files; returns the address of the commit."""
+        """Upload the model's files; returns the address of the commit.
+
+        Raises:
+            LikemindError: The Hub cannot be reached, or refuses.
+        """
         import tempfile
 
         from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, card=self.card or "# A model aligned by Likemind\n")
             api = HfApi()
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
+            try:
+                api.create_repo(repo_id, private=private, exist_ok=True)
+                return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
+            except (HfHubHTTPError, HFValidationError, OSError) as error:
+                raise LikemindError(
+                    f"{repo_id} cannot be uploaded ({_first_line(error)}): check the name, the network and your login"
+                ) from None
 
 
 def mix(backbone: np.ndarray, head: np.ndarray, beta: float) -> np.ndarray:
@@ -257,6 +267,10 @@ def _head_file(path: Path, dim: int) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _download(repo_id: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -264,7 +278,6 @@ def _download(repo_id: str) -> Path:
     try:
         return Path(snapshot_download(repo_id, allow_patterns=["*.safetensors", "*.json", "*.md"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LikemindError(
-            f"{repo_id} is neither a folder nor to be had from the Hub ({reason}): check the name"
+            f"{repo_id} is neither a folder nor to be had from the Hub ({_first_line(error)}): check the name"
         ) from None

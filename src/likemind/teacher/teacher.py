@@ -40,6 +40,7 @@ class Teacher:
 
     Attributes:
         weights_: (d, d) float32. bias_: (d,). mean_: (d,). scale_: float.
+        identity_scale_: The scale that suits the untransformed features, whatever ``calibrate`` does to ``scale_``.
         loss_: Mean cross-entropy of the answers fitted to, nats.
         backbone_: Fingerprint of the backbone whose features it was fitted on, or "".
         cv_results_: What ``teach`` saw in cross-validation: one dict a penalty.
@@ -57,6 +58,7 @@ class Teacher:
     bias_: np.ndarray
     mean_: np.ndarray
     scale_: float
+    identity_scale_: float
     loss_: float | None = None
 
     def __init__(self, penalty: float = 0.01, *, max_iter: int = 200) -> None:
@@ -124,7 +126,7 @@ class Teacher:
         embedding = torch.from_numpy((X - self.mean_) / spread)
         by_answer = torch.as_tensor(targets * (answers / answers.mean())[:, None])
         temperature = fit_temperature(pair_similarities(embedding, torch.as_tensor(triplets)), by_answer)
-        self.scale_ = spread * temperature**0.5
+        self.scale_ = self.identity_scale_ = spread * temperature**0.5
 
     def _solve(
         self, objective: GramObjective, X: Tensor, B: np.ndarray, b: np.ndarray
@@ -186,9 +188,10 @@ class Teacher:
         self.bias_ = (self.bias_ / temperature**0.5).astype(np.float32)
 
     def untransformed(self) -> Teacher:
-        """Return the control: the same centre and scale, and no map (UnAligNet)."""
+        """Return the control: the same centre, the features' own scale, and no map (UnAligNet)."""
         control = Teacher(IDENTITY)
-        control.mean_, control.scale_, control.backbone_ = self.mean_, self.scale_, self.backbone_
+        control.mean_, control.backbone_ = self.mean_, self.backbone_
+        control.scale_ = control.identity_scale_ = self.identity_scale_
         control.weights_ = np.eye(len(self.mean_), dtype=np.float32)
         control.bias_ = np.zeros_like(self.bias_)
         return control
@@ -210,9 +213,9 @@ class Teacher:
             folder / "teacher.safetensors", save({name: np.ascontiguousarray(value) for name, value in arrays.items()})
         )
         penalty = None if self.is_identity else self.penalty
-        about = {"schema": 1, "penalty": penalty, "scale": self.scale_, "loss": self.loss_}
-        learned = {"backbone": self.backbone_, "cv_results": self.cv_results_, "facts": self.facts_}
-        write_json(folder / "teacher.json", {**about, **learned})
+        scales = {"scale": self.scale_, "identity_scale": self.identity_scale_}
+        about = {"schema": 1, "penalty": penalty, **scales, "loss": self.loss_, "backbone": self.backbone_}
+        write_json(folder / "teacher.json", {**about, "cv_results": self.cv_results_, "facts": self.facts_})
 
     @classmethod
     def load(cls, path: PathLike | Teacher, *, verify: bool = False) -> Teacher:
@@ -228,6 +231,7 @@ class Teacher:
         arrays = load((folder / "teacher.safetensors").read_bytes())
         teacher.weights_, teacher.bias_, teacher.mean_ = arrays["weights"], arrays["bias"], arrays["mean"]
         teacher.scale_, teacher.loss_, teacher.backbone_ = about["scale"], about["loss"], about["backbone"]
+        teacher.identity_scale_ = about["identity_scale"]
         teacher.cv_results_, teacher.facts_ = about["cv_results"], about["facts"]
         return teacher
 
@@ -236,7 +240,7 @@ class Teacher:
         """Hash of the map."""
         import hashlib
 
-        digest = hashlib.sha256(json.dumps([self.scale_, self.backbone_]).encode())
+        digest = hashlib.sha256(json.dumps([self.scale_, self.identity_scale_, self.backbone_]).encode())
         for array in (self.weights_, self.bias_, self.mean_):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()

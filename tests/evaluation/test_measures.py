@@ -1,0 +1,384 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from sklearn.linear_model import RidgeClassifierCV
+from sklearn.metrics import adjusted_mutual_info_score
+
+from likemind.choice import PAIRS
+from likemind.errors import LikemindError
+from likemind.evaluation.calibration import expected_calibration_error, negative_log_likelihood
+from likemind.evaluation.fewshot import ALPHAS, QUERIES, chance, draw_episodes, fewshot
+from likemind.evaluation.intervals import Estimate, compare, mean_estimate, resample
+from likemind.evaluation.odd_one_out import TimedTriplets, Trials, agreement, by_level, choice_entropy, similarities
+from likemind.evaluation.structure import grouping
+from likemind.triplets import Triplets
+
+from .conftest import answers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+IDS = [f"i{k}" for k in range(20)]
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def judged() -> Triplets:
+    return answers(IDS, np.random.default_rng(0).normal(size=(20, 3)) * 1.5, 150, 4)
+
+
+@pytest.fixture(scope="module")
+def trials(judged: Triplets) -> Trials:
+    return Trials.of(judged, IDS, "here")
+
+
+def random_people(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).dirichlet([1, 1, 1], size=n)
+
+
+# ---- intervals
+
+
+def test_resampled_counts() -> None:
+    counts = resample(50, 3)
+    assert counts.shape == (1000, 50)
+    assert (counts.sum(1) == 50).all()
+    assert counts.mean() == 1
+    assert counts.var() == pytest.approx(1 - 1 / 50, rel=0.05)
+    np.testing.assert_array_equal(counts, resample.__wrapped__(50, 3))
+    assert (counts != resample(50, 4)).any()
+
+
+def test_a_mean_and_its_replicates_are_the_written_out_ones() -> None:
+    rng = np.random.default_rng(0)
+    values, mask = rng.normal(size=30), rng.random(30) < 0.5
+    for inside in (None, mask):
+        found = mean_estimate(values, 1, inside)
+        keep = np.ones(30, dtype=bool) if inside is None else inside
+        assert found.value == pytest.approx(values[keep].mean())
+        assert found.n == keep.sum()
+        for counts, replicate in zip(resample(30, 1)[:20], found.replicates, strict=False):
+            drawn = np.repeat(np.arange(30), counts.astype(int))
+            assert replicate == pytest.approx(values[drawn[keep[drawn]]].mean())
+        low, high = found.interval
+        assert low == pytest.approx(np.percentile(found.replicates, 2.5))
+        assert high == pytest.approx(np.percentile(found.replicates, 97.5))
+
+
+def test_a_level_of_one_triplet_is_no_reason_to_divide_by_zero() -> None:
+    mask = np.zeros(40, dtype=bool)
+    mask[7] = True
+    found = mean_estimate(np.arange(40.0), 0, mask)
+    assert (found.value, found.n) == (7.0, 1)
+    assert found.interval == (7.0, 7.0)
+    assert np.isnan(found.replicates).any()
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(5)
+    inside = 0
+    for _ in range(400):
+        low, high = mean_estimate(rng.exponential(size=80), 0).interval
+        inside += low <= 1.0 <= high
+    assert 0.90 <= inside / 400 <= 0.99
+
+
+def test_a_model_against_itself_differs_by_exactly_nothing() -> None:
+    ours = mean_estimate(np.random.default_rng(0).random(60), 2)
+    same = compare("a", "b", "m", ours, mean_estimate(np.random.default_rng(0).random(60), 2), higher_is_better=True)
+    assert (same.difference, same.low, same.high, same.verdict) == (0.0, 0.0, 0.0, "no difference seen")
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False])
+@pytest.mark.parametrize("shift", [0.02, -0.02])
+def test_pairing_sees_a_small_difference_among_large_scatter(shift: float, higher_is_better: bool) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=200)
+    ours, theirs = mean_estimate(values + shift + 0.01 * rng.normal(size=200), 0), mean_estimate(values, 0)
+    found = compare("a", "b", "m", ours, theirs, higher_is_better=higher_is_better)
+    assert found.difference == pytest.approx(shift, abs=0.005)
+    assert found.low < found.difference < found.high
+    assert found.verdict == ("better" if (shift > 0) == higher_is_better else "worse")
+    other = mean_estimate(rng.permutation(values), 0)
+    assert compare("a", "b", "m", ours, other, higher_is_better=True).verdict == "no difference seen"
+
+
+@pytest.mark.parametrize(
+    ("replicates", "verdict"),
+    [([-1.0, 1.0], "no difference seen"), ([0.0, 1.0], "better"), ([0.0, 0.0, 1.0], "no difference seen")],
+)
+def test_an_interval_that_touches_zero(replicates: list[float], verdict: str) -> None:
+    ours = Estimate(0.5, np.array(replicates), 9)
+    low = np.percentile(replicates, 2.5)
+    found = compare("a", "b", "m", ours, Estimate(0.0, np.zeros(len(replicates)), 9), higher_is_better=True)
+    assert found.low == low
+    assert found.verdict == verdict
+
+
+# ---- agreement, calibration
+
+
+def test_trials_put_permuted_rows_together() -> None:
+    rows = np.array([[4, 2, 7], [7, 4, 2], [2, 4, 7], [1, 0, 3]])
+    odd = np.array([7, 7, 4, 0])
+    choice = np.array([row.tolist().index(o) for row, o in zip(rows, odd, strict=True)])
+    level = np.array(["class_border"] * 3 + ["within_class"], dtype=object)
+    times = np.array([1.0, np.nan, 3.0, 5.0])
+    person = np.array(["x", "y", "y", "z"], dtype=object)
+    given = Triplets(
+        [f"n{k}" for k in range(8)], rows, choice=choice, level=level, response_time=times, participant=person
+    )
+    ids = [f"n{k}" for k in range(8)][::-1]  # the embedding's rows stand the other way round: item k in row 7 − k
+    found = Trials.of(given, ids, "here")
+    np.testing.assert_array_equal(found.triplets, [[0, 3, 5], [4, 6, 7]])
+    people = {tuple(row): p for row, p in zip(found.triplets.tolist(), found.people, strict=True)}
+    # rows 0, 3, 5 are items 7, 4, 2: two found 7 odd (pair 12), one found 4 odd (pair 02)
+    np.testing.assert_allclose(people[0, 3, 5], [0, 1 / 3, 2 / 3])
+    # rows 4, 6, 7 are items 3, 1, 0: 0 was odd, so the pair is 01
+    np.testing.assert_allclose(people[4, 6, 7], [1, 0, 0])
+    assert found.level.tolist() == ["class_border", "within_class"]
+    assert found.trial_triplet.tolist() == [0, 0, 1]
+    assert found.trial_time.tolist() == [1.0, 3.0, 5.0]
+    assert len(set(found.trial_person.tolist())) == 3
+    np.testing.assert_allclose(found.mean_time(), [2.0, 5.0])
+    np.testing.assert_allclose(found.ceiling, [2 / 3, 1])
+    with pytest.raises(LikemindError, match="name 1 items that here lacks"):
+        Trials.of(given, ids[1:], "here")
+
+
+def test_agreement_is_a_slow_loop(trials: Trials) -> None:
+    Z = unit(np.random.default_rng(1).normal(size=(20, 6)))
+    cosines = similarities(Z, trials)
+    values = agreement(cosines, trials.people)
+    for row, people, value in zip(trials.triplets, trials.people, values, strict=True):
+        s = [sum(float(x) * float(y) for x, y in zip(Z[row[a]], Z[row[b]], strict=True)) for a, b in PAIRS]
+        assert value == people[s.index(max(s))]
+    means = by_level(values, trials.level, 0)
+    assert list(means) == ["all", "between_class", "class_border", "within_class"]
+    assert means["all"].value == pytest.approx(values.mean())
+    for name in list(means)[1:]:
+        assert means[name].value == pytest.approx(values[trials.level == name].mean())
+        assert means[name].n == (trials.level == name).sum()
+
+
+def test_known_answers(trials: Trials) -> None:
+    knows = torch.from_numpy(np.log(trials.people + 1e-9))
+    right = trials.people.max(1) > np.sort(trials.people, axis=1)[:, 1] + 1e-9  # the others are ties of people's own
+    np.testing.assert_array_equal(agreement(knows, trials.people)[right], trials.ceiling[right])
+    constant = torch.full((len(trials.people), 3), 0.4)
+    assert agreement(constant, trials.people).sum() == 0
+    everything_equal = similarities(np.ones((20, 4), np.float32) / 2, trials)
+    assert agreement(everything_equal, trials.people).sum() == 0
+    guesses = torch.from_numpy(np.random.default_rng(0).normal(size=(3000, 3)))
+    low, high = mean_estimate(agreement(guesses, random_people(3000)), 0).interval
+    assert low < 1 / 3 < high
+    assert high - low < 0.05
+
+
+def test_calibration_error_is_a_slow_loop() -> None:
+    p, people = random_people(300, 1), random_people(300, 2)
+    p[:4] = [[1, 0, 0], [0, 1, 0], [1 / 3, 1 / 3, 1 / 3], [0.4, 0.4, 0.2]]
+
+    def slow(rows: np.ndarray) -> float:
+        total = 0.0
+        for b in range(15):
+            inside = [i for i in rows if b / 15 <= p[i].max() < (b + 1) / 15 or (b == 14 and p[i].max() == 1)]
+            if inside:
+                gap = np.mean([p[i].max() for i in inside]) - np.mean([people[i][p[i].argmax()] for i in inside])
+                total += len(inside) / len(rows) * abs(gap)
+        return total
+
+    found = expected_calibration_error(p, people, 7)
+    assert found.value == pytest.approx(slow(np.arange(300)), abs=1e-6)
+    for counts, replicate in zip(resample(300, 7)[:5], found.replicates, strict=False):
+        assert replicate == pytest.approx(slow(np.repeat(np.arange(300), counts.astype(int))), abs=1e-5)
+    assert found.n == 300
+
+
+def test_calibration_of_known_models() -> None:
+    people = random_people(400)
+    assert expected_calibration_error(people, people, 0).value == pytest.approx(0, abs=1e-6)
+    sure = np.eye(3)[people.argmax(1)]
+    assert expected_calibration_error(sure, people, 0).value == pytest.approx(1 - people.max(1).mean(), abs=1e-6)
+
+
+def test_likelihood_is_a_slow_loop_and_least_for_who_knows() -> None:
+    people, p = random_people(200), random_people(200, 3)
+    total = 0.0
+    for row, q in zip(people, p, strict=True):
+        total -= sum(x * math.log(y) for x, y in zip(row, q, strict=True))
+    assert negative_log_likelihood(np.log(p), people, 0).value == pytest.approx(total / 200)
+    best = negative_log_likelihood(np.log(people), people, 0).value
+    assert best == pytest.approx(-(people * np.log(people)).sum(1).mean())
+    assert best < total / 200
+    guess = negative_log_likelihood(np.full((200, 3), -np.log(3)), people, 0)
+    assert guess.value == pytest.approx(np.log(3))
+
+
+# ---- response times
+
+
+def test_entropy_against_time_is_spearmans(trials: Trials) -> None:
+    nats = np.random.default_rng(3).random(len(trials.triplets)).round(1)  # with ties
+    whole = TimedTriplets(trials, 0)
+    found = whole.correlate(nats)
+    assert found.value == pytest.approx(spearmanr(nats, trials.mean_time()).statistic)
+    assert found.n == len(trials.triplets)
+    mask = trials.level == "class_border"
+    part = TimedTriplets(trials, 0, mask).correlate(nats)
+    assert part.value == pytest.approx(spearmanr(nats[mask], trials.mean_time()[mask]).statistic)
+    assert part.n == mask.sum()
+
+
+def test_who_doubts_where_people_do_correlates(trials: Trials) -> None:
+    log_p = torch.from_numpy(np.log(trials.people + 0.05)).log_softmax(1)
+    nats = choice_entropy(log_p)
+    for row, value in zip(log_p.exp().numpy()[:20], nats, strict=False):
+        assert value == pytest.approx(-sum(x * math.log(x) for x in row))
+    timed = TimedTriplets(trials, 0)
+    found = timed.correlate(nats)
+    low, high = found.interval
+    assert 0.2 < low < found.value < high
+    assert timed.correlate(-nats).value == pytest.approx(-found.value)
+    np.testing.assert_array_equal(timed.correlate(nats).replicates, TimedTriplets(trials, 0).correlate(nats).replicates)
+    assert timed.correlate(np.ones_like(nats)).value == 0.0
+
+
+def test_people_are_resampled_too(trials: Trials) -> None:
+    """With one person's clock off by a lot, the interval must be wider than that of triplets alone."""
+    slow = trials.trial_time + 20 * (trials.trial_person == 0)
+    nats = choice_entropy(torch.from_numpy(np.log(trials.people + 0.05)).log_softmax(1))
+    both = TimedTriplets(replace(trials, trial_time=slow), 0).correlate(nats).interval
+    nobody = np.zeros_like(trials.trial_person)
+    alone = TimedTriplets(replace(trials, trial_time=slow, trial_person=nobody), 0).correlate(nats).interval
+    assert both[1] - both[0] > 1.15 * (alone[1] - alone[0])
+
+
+def test_nobody_was_timed() -> None:
+    given = Triplets(IDS, np.array([[0, 1, 2]]), choice=np.array([0]))
+    trials = Trials.of(given, IDS, "here")
+    assert TimedTriplets(trials, 0).n == 0
+    assert np.isnan(trials.mean_time()).all()
+
+
+# ---- few-shot
+
+
+CATEGORIES = [f"c{k % 4}" for k in range(52)] + ["rare"] * 3
+
+
+def embedding(width: int = 80, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(5, width)) * 0.35
+    label = np.unique(CATEGORIES, return_inverse=True)[1]
+    return unit(centres[label] + rng.normal(size=(55, width)))
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_tasks_are_fair_and_do_not_look_at_the_embedding(k: int) -> None:
+    tasks = draw_episodes(CATEGORIES, k, 0)
+    assert len(tasks) >= 20
+    names = np.array(CATEGORIES)
+    for task in tasks:
+        assert not set(task.support.tolist()) & set(task.query.tolist())
+        assert np.bincount(task.support_class).tolist() == [k] * len(set(task.support_class.tolist()))
+        assert set(np.bincount(task.query_class).tolist()) <= ({min(QUERIES, 13 - k)} | ({2} if k == 1 else set()))
+        for rows, classes in ((task.support, task.support_class), (task.query, task.query_class)):
+            assert len(set(zip(names[rows].tolist(), classes.tolist(), strict=True))) == len(set(classes.tolist()))
+    assert ("rare" in names[tasks[0].support]) == (k == 1)
+    assert chance(tasks) == (1 / 5 if k == 1 else 1 / 4)
+    again, other = draw_episodes(CATEGORIES, k, 0), draw_episodes(CATEGORIES, k, 1)
+    assert all(
+        np.array_equal(a.support, b.support) and np.array_equal(a.query, b.query)
+        for a, b in zip(tasks, again, strict=True)
+    )
+    assert any(not np.array_equal(a.support, b.support) for a, b in zip(tasks, other, strict=True))
+
+
+def test_too_few_images_for_a_task() -> None:
+    with pytest.raises(LikemindError, match="13-shot tasks need two categories with more than 13 images"):
+        draw_episodes(CATEGORIES, 13, 0)
+
+
+@pytest.mark.parametrize("width", [80, 20])
+@pytest.mark.parametrize("k", [1, 5])
+def test_ridge_is_scikit_learns_on_the_raw_rows(width: int, k: int) -> None:
+    rows, tasks = embedding(width), draw_episodes(CATEGORIES, k, 0, episodes=10)
+    wanted = []
+    for task in tasks:
+        fitted = RidgeClassifierCV(alphas=ALPHAS).fit(rows[task.support].astype(float), task.support_class)
+        wanted.append((fitted.predict(rows[task.query].astype(float)) == task.query_class).mean())
+    found = fewshot(rows, tasks, 0)
+    assert found.value == pytest.approx(np.mean(wanted), abs=1e-9)
+    assert found.n == 10
+    assert chance(tasks) < found.value < 1
+    assert (ALPHAS[0], ALPHAS[-1]) == (1e-3, 1e3)
+
+
+def test_centroid_is_a_slow_loop() -> None:
+    rows, tasks = embedding(), draw_episodes(CATEGORIES, 5, 0, episodes=8)
+    right = []
+    for task in tasks:
+        hits = 0
+        for q, truth in zip(task.query, task.query_class, strict=True):
+            cosines = []
+            for c in range(4):
+                mean = rows[task.support[task.support_class == c]].mean(0)
+                cosines.append(float(rows[q] @ mean) / float(np.linalg.norm(mean)))
+            hits += cosines.index(max(cosines)) == truth
+        right.append(hits / len(task.query))
+    assert fewshot(rows, tasks, 0, method="centroid").value == pytest.approx(np.mean(right), abs=1e-9)
+
+
+@pytest.mark.parametrize("method", ["ridge", "centroid"])
+def test_a_rotation_changes_nothing(method: str) -> None:
+    rows, tasks = embedding(), draw_episodes(CATEGORIES, 5, 0, episodes=10)
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(80, 80)))[0]
+    before = fewshot(rows, tasks, 0, method=method)  # type: ignore[arg-type]
+    after = fewshot((rows @ turn).astype(np.float32), tasks, 0, method=method)  # type: ignore[arg-type]
+    wide = fewshot(np.pad(rows, ((0, 0), (0, 50))), tasks, 0, method=method)  # type: ignore[arg-type]
+    assert after.value == pytest.approx(before.value, abs=0.01)
+    assert wide.value == pytest.approx(before.value, abs=1e-9)
+
+
+def test_nothing_to_be_learned_is_chance() -> None:
+    tasks = draw_episodes(CATEGORIES[:52], 5, 0, episodes=40)
+    low, high = fewshot(unit(np.random.default_rng(8).normal(size=(52, 10))), tasks, 0).interval
+    assert low - 0.05 < 0.25 < high + 0.05
+    assert fewshot(embedding(), tasks, 0).interval[0] > 0.4
+
+
+# ---- structure
+
+
+@pytest.mark.parametrize("make", [lambda g: unit(np.eye(4)[g] + 0.01), lambda g: unit(np.eye(4)[3 - g] + 0.01)])
+def test_groups_that_lie_together_score_one(make: Callable[[np.ndarray], np.ndarray]) -> None:
+    g = np.repeat(np.arange(4), 10)
+    found = grouping(make(g), [f"g{k}" for k in g], 0)
+    assert found.value == pytest.approx(1)
+    assert found.interval == (pytest.approx(1), pytest.approx(1))
+    assert found.n == 40
+
+
+def test_grouping_is_adjusted_for_chance_and_uses_as_many_clusters_as_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.cluster import KMeans
+
+    seen: list[np.ndarray] = []
+    real = KMeans.fit_predict
+    monkeypatch.setattr(KMeans, "fit_predict", lambda self, rows: seen.append(real(self, rows)) or seen[-1])
+    rng = np.random.default_rng(0)
+    rows, names = unit(rng.normal(size=(90, 8))), [f"g{k}" for k in rng.integers(3, size=90)]
+    found = grouping(rows, names, 0)
+    assert found.value == pytest.approx(adjusted_mutual_info_score(names, seen[0]))
+    assert len(set(seen[0].tolist())) == 3
+    assert abs(found.value) < 0.1
