@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from likemind import artifacts
 from likemind.artifacts import Artifact, key_of_path, read_json, read_run, versions, write_atomic, write_json
-from likemind.hashes import content_hash, content_hashes, key_of
 from likemind.errors import LikemindError
+from likemind.hashes import content_hash, content_hashes, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

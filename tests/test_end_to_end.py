@@ -276,3 +276,24 @@ def test_the_page_without_pictures(demo: Demo, tmp_path: Path) -> None:
     ]
     assert subprocess.run(command, capture_output=True, text=True, check=False).returncode == 0
     assert len(page.read_bytes()) < (demo.path / "report.html").stat().st_size
+
+
+def test_the_python_of_the_readme(demo: Demo, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert blocks
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/demo").symlink_to(demo.path.resolve())
+    for block in blocks:
+        done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "is the odd one out" in done.stdout
+
+
+def test_the_results_of_the_readme_are_those_of_the_demo(demo: Demo) -> None:
+    """Its table holds these numbers to within what another processor may change."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for model, layer in (("base", "backbone"), ("teacher", "teacher"), ("aligned", "shipped")):
+        row = next(line for line in text.splitlines() if re.match(rf"\| \**{model}\** \| {layer} \|", line))
+        told = float(re.sub(r"[*|]", " ", row).split()[2])
+        assert told == pytest.approx(demo.value(model, f"emoji/heldout/agreement.all@{layer}"), abs=0.015)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 from collections.abc import Callable  # noqa: TC003 - typer reads annotations when it runs
 from pathlib import Path
@@ -283,7 +284,9 @@ def _value(text: str) -> object:
 
 def main() -> None:
     """Run a command; exit code 2 and one sentence for the user's mistake, 130 after Ctrl-C, 1 for ours."""
-    sys.exit(run(app))
+    code = run(app)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and done; Python's clearing up may take a second
+    sys.exit(code)
 
 
 def run(command: Callable[..., Any], args: list[str] | None = None) -> int:

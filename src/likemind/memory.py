@@ -1,7 +1,7 @@
 """Keep freed memory in the process, so that every step does not ask the kernel for the same pages again.
 
-By default glibc hands large blocks back at once. A training step of an EfficientNet at 128 px then spends a third of its
-time in page faults; with these settings the same step is 1.7 times as fast (two cores, ``benchmarks/allocator.py``).
+By default glibc hands large blocks back at once, and a training step of an EfficientNet at 128 px spends a third of its
+time in page faults. With these settings the same step is 1.7 times as fast (``benchmarks/allocator.py``).
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -359,3 +360,21 @@ def test_scores_are_found_and_told(out: Path) -> None:
     told = results.table()
     assert "source simulated" in told
     assert f"{results.score('teacher', 'toys/heldout/agreement.all@teacher').value:.3f}" in told
+
+
+def test_a_moved_folder_is_the_same_run(models: dict[str, str], data: EvaluationSet, tmp_path: Path) -> None:
+    moved = shutil.copytree(models["base"], tmp_path / "elsewhere")
+    first = evaluate({"base": models["base"]}, data=data, out=tmp_path / "r", suite="structure")
+    assert evaluate({"base": str(moved)}, data=data, out=tmp_path / "r", suite="structure") == first
+
+
+def test_a_teacher_takes_the_backbone_that_stands_beside_it(
+    models: dict[str, str], data: EvaluationSet, tmp_path: Path
+) -> None:
+    gone = shutil.copytree(models["base"], tmp_path / "gone")
+    teacher = save_teacher(tmp_path / "teacher", str(gone))
+    shutil.rmtree(gone)
+    beside = evaluate({"teacher": teacher, "base": models["base"]}, data=data, out=tmp_path / "r", suite="structure")
+    assert {score.model for score in beside.scores} == {"teacher", "base"}
+    with pytest.raises(LikemindError, match="evaluate its base model beside it"):
+        evaluate({"teacher": teacher}, data=data, out=tmp_path / "alone", suite="structure")

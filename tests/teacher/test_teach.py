@@ -36,7 +36,18 @@ def test_what_is_loaded_is_what_was_fitted(store_of: StoreOf, world: World, tmp_
     teacher = teach(store, world.judgements(), out=tmp_path / "t", **FAST)
     again = Teacher.load(tmp_path / "t", verify=True)
     assert again.key == teacher.key
-    for name in ("weights_", "bias_", "mean_", "scale_", "identity_scale_", "penalty", "loss_", "backbone_", "cv_results_", "facts_"):
+    for name in (
+        "weights_",
+        "bias_",
+        "mean_",
+        "scale_",
+        "identity_scale_",
+        "penalty",
+        "loss_",
+        "backbone_",
+        "cv_results_",
+        "facts_",
+    ):
         np.testing.assert_equal(getattr(again, name), getattr(teacher, name))
     np.testing.assert_array_equal(again.transform(world.X), teacher.transform(world.X))
     assert Teacher.load(again) is again
@@ -183,8 +194,9 @@ def test_items_that_have_no_features_are_named(store_of: StoreOf, world: World, 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"penalties": []}, "penalties must be numbers"),
-        ({"penalties": [-0.1, 0.2]}, "penalties must be numbers"),
+        ({"penalties": []}, "penalties must be finite numbers"),
+        ({"penalties": [-0.1, 0.2]}, "penalties must be finite numbers"),
+        ({"penalties": [float("nan")]}, "penalties must be finite numbers"),
         ({"folds": 1}, "folds must be at least 2"),
         ({"folds": 17}, "48 judged items are too few for 17 folds"),
         ({"preset": "things"}, "preset 'things' is not known"),

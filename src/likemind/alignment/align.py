@@ -100,6 +100,7 @@ def align(
     with Artifact(out, verb="align", config=config, inputs=inputs, overwrite=overwrite) as work:
         if not work.done:
             known = Known(work.path, collection, model, fitted, triplets, features, control, seed)
+            known.check()
             student = Student.start(model, known, plan, seed)
             _train(student, known, plan, seed, work.path)
             work.figures = _ship(student, known, plan, data, work.path, seed)

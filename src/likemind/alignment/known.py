@@ -78,14 +78,21 @@ class Known:
         """The teacher's features of each image."""
         if self.own_teacher:
             return self.source.transform(self.base_rows)
+        assert self.features is not None
+        return self.source.transform(FeatureStore.load(self.features).rows(self.images.ids))
+
+    def check(self) -> None:
+        """Refuse a teacher that stands on another backbone, unless that backbone's features of all images are there."""
+        if self.teacher is None or self.own_teacher:
+            return
         if self.features is None:
             raise LikemindError(
                 "the teacher was fitted on another backbone than the student's: pass --features, its backbone's "
                 "features of these images"
             )
         store = FeatureStore.load(self.features)
-        self.source.check_backbone(store.fingerprint, f"the feature store {store.path}")
-        return self.source.transform(store.rows(self.images.ids))
+        self.teacher.check_backbone(store.fingerprint, f"the feature store {store.path}")
+        store.rows(self.images.ids[:1])
 
     @cached_property
     def clusters(self) -> np.ndarray:

@@ -38,7 +38,7 @@ class Recipe(BaseModel):
         max_loss: Points of 5-shot accuracy on validation classes that the shipped embedding may lose.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     target: Literal["mixture", "paper"] = "mixture"
     beta: float = Field(default=0.6, ge=0, le=1)

@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from likemind.artifacts import PathLike, key_of_path, read_json, write_json
-from likemind.hashes import key_of
 from likemind.errors import LikemindError
+from likemind.hashes import key_of
 from likemind.images.collection import ImageCollection, open_images
 from likemind.readers.tables import read_judgements
 from likemind.triplets import Triplets, read_table

@@ -68,17 +68,15 @@ def open_models(models: Mapping[str, PathLike] | Sequence[PathLike]) -> list[Mod
             named[name] = path
     if not named:
         raise LikemindError("there is no model to evaluate: give at least one")
-    return [_open(name, str(path)) for name, path in named.items()]
-
-
-def _open(name: str, path: str) -> Model:
-    if not name or "@" in name:
-        raise LikemindError(f"{name!r} cannot name a model: use a name without @")
-    if (Path(path) / "teacher.json").exists():
-        return _teacher(name, path)
-    if (Path(path) / "likemind.json").exists():
-        return _aligned(name, path)
-    return _plain(name, path)
+    opened: dict[str, Model] = {}
+    for name, path in named.items():
+        if not name or "@" in name:
+            raise LikemindError(f"{name!r} cannot name a model: use a name without @")
+        if not (Path(path) / "teacher.json").exists():
+            aligned = (Path(path) / "likemind.json").exists()
+            opened[name] = _aligned(name, str(path)) if aligned else _plain(name, str(path))
+    at_hand = [model.backbone for model in opened.values()]
+    return [opened.get(name) or _teacher(name, str(path), at_hand) for name, path in named.items()]
 
 
 def _aligned(name: str, path: str) -> Model:
@@ -93,10 +91,20 @@ def _aligned(name: str, path: str) -> Model:
     return Model(name, path, model.backbone, model.embeddings, model.layers, similarity, key)
 
 
-def _teacher(name: str, path: str) -> Model:
+def _teacher(name: str, path: str, at_hand: list[Backbone]) -> Model:
+    """A teacher stands on a backbone: one of the models under evaluation, or the one that its card names."""
     teacher = Teacher.load(path)
-    backbone = load_backbone(str(teacher.facts_["backbone_name"]))
-    teacher.check_backbone(backbone.fingerprint, f"the backbone {backbone.name}")
+    backbone = next((b for b in at_hand if b.fingerprint == teacher.backbone_), None)
+    if backbone is None:
+        known = str(teacher.facts_["backbone_name"])
+        try:
+            backbone = load_backbone(known)
+        except LikemindError as error:
+            raise LikemindError(
+                f"the backbone of the teacher {path} is not among the models, and {known!r} cannot be loaded here "
+                f"({error}): evaluate its base model beside it"
+            ) from None
+        teacher.check_backbone(backbone.fingerprint, f"the backbone {backbone.name}")
 
     def embeddings(pooled: np.ndarray) -> dict[str, np.ndarray]:
         return {"teacher": unit(teacher.transform(pooled))}

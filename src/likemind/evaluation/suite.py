@@ -67,15 +67,14 @@ def evaluate(
     """
     wanted = _suites(suite)
     opened, benchmark = open_models(models), EvaluationSet.load(data)
-    described = {model.name: model.describe() for model in opened}
-    config = {"suite": wanted, "seed": seed, "models": described, "order": list(described)}
+    config = {"suite": wanted, "seed": seed, "models": [model.name for model in opened]}
     inputs = {"data": benchmark.key, **{f"model/{model.name}": model.key for model in opened}}
     with Artifact(out, verb="evaluate", config=config, inputs=inputs, overwrite=overwrite) as work:
         if not work.done:
             run = {
                 "dataset": benchmark.description.model_dump(mode="json"),
                 "data": str(benchmark.path),
-                "models": config["models"],
+                "models": {model.name: model.describe() for model in opened},
                 "suite": wanted,
                 "seed": seed,
                 "versions": versions(),

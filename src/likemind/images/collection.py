@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from likemind.artifacts import PathLike
-from likemind.hashes import content_hashes, key_of
 from likemind.errors import LikemindError
+from likemind.hashes import content_hashes, key_of
 from likemind.images.decode import decode
 
 if TYPE_CHECKING:
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
     from PIL import Image
+
+    from likemind.artifacts import PathLike
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 

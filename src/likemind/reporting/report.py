@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from likemind.artifacts import read_run, write_atomic
-from likemind.hashes import key_of
 from likemind.errors import LikemindError
+from likemind.hashes import key_of
 from likemind.progress import log
 from likemind.reporting.evidence import load_evidence
 from likemind.reporting.page import render

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,8 +69,8 @@ def teach(
         raise LikemindError(f"preset {preset!r} is not known: leave it out")
     store, answers = FeatureStore.load(features), read_judgements(judgements)
     candidates = sorted({float(p) for p in (PENALTIES if penalties is None else penalties)}, reverse=True)
-    if not candidates or candidates[-1] < 0:
-        raise LikemindError(f"penalties must be numbers of at least 0, got {penalties}: mend --penalties")
+    if not candidates or not all(math.isfinite(p) and p >= 0 for p in candidates):
+        raise LikemindError(f"penalties must be finite numbers of at least 0, got {penalties}: mend --penalty")
     if folds < 2:
         raise LikemindError(f"folds must be at least 2, got {folds}: mend --folds")
     config: dict[str, Any] = {"folds": folds, "penalties": [repr(p) for p in candidates], "seed": seed}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,10 +18,25 @@ from likemind.errors import LikemindError
 from likemind.teacher.gram import GramObjective
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
 IDENTITY = float("inf")
 """The penalty at which the map stays the (scaled) identity."""
+
+_SMALL = 1000
+"""Objects up to which a second thread gains nothing on an idle machine, and on a busy one costs ten times the time."""
+
+
+@contextlib.contextmanager
+def _one_thread_if_small(objects: int) -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if objects <= _SMALL else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Teacher:
@@ -92,12 +109,19 @@ class Teacher:
         features = np.asarray(X, dtype=np.float64)
         weights = np.ones(len(triplets)) if answers is None else np.asarray(answers, dtype=np.float64)
         self._standardise(features, triplets, targets, weights)
-        d = features.shape[1]
-        centred = torch.from_numpy((features - self.mean_) / self.scale_)
+        with _one_thread_if_small(len(features)):
+            self._fit(features, triplets, targets, weights, start)
+        return self
+
+    def _fit(
+        self, X: np.ndarray, triplets: np.ndarray, targets: np.ndarray, weights: np.ndarray, start: Teacher | None
+    ) -> None:
+        d = X.shape[1]
+        centred = torch.from_numpy((X - self.mean_) / self.scale_)
         left, size, right = torch.linalg.svd(centred, full_matrices=False)
         rank = int((size > size[0] * 1e-7).sum())
         reduced, span = left[:, :rank] * size[:rank], right[:rank].T
-        objective = GramObjective(triplets, targets, weights, len(features))
+        objective = GramObjective(triplets, targets, weights, len(X))
         core = np.eye(rank), np.zeros(rank)
         if start is not None:
             moved, shift = torch.from_numpy(start.weights_).double(), torch.from_numpy(start.bias_).double()
@@ -111,7 +135,6 @@ class Teacher:
         inside = span @ (B - outside * torch.eye(rank, dtype=torch.float64)) @ span.T
         full = inside + outside * torch.eye(d, dtype=torch.float64)
         self.weights_, self.bias_ = full.float().numpy(), (span @ b).float().numpy()
-        return self
 
     def _standardise(self, X: np.ndarray, triplets: np.ndarray, targets: np.ndarray, answers: np.ndarray) -> None:
         if len(triplets) == 0:
@@ -238,8 +261,6 @@ class Teacher:
     @property
     def key(self) -> str:
         """Hash of the map."""
-        import hashlib
-
         digest = hashlib.sha256(json.dumps([self.scale_, self.identity_scale_, self.backbone_]).encode())
         for array in (self.weights_, self.bias_, self.mean_):
             digest.update(np.ascontiguousarray(array).tobytes())
