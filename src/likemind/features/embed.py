@@ -15,6 +15,7 @@ from likemind.backbones.timm import load_backbone
 from likemind.errors import LikemindError
 from likemind.features.store import FeatureStore
 from likemind.images.collection import ImageCollection, open_images
+from likemind.memory import keep_freed_memory
 from likemind.progress import log, track
 from likemind.triplets import write_table
 
@@ -125,6 +126,7 @@ def embed_rows(
     Raises:
         LikemindError: An image is unreadable and ``skip_bad`` is false, or its features are not finite; it is named.
     """
+    keep_freed_memory()
     done = 0
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = model.module.to(device).to(memory_format=torch.channels_last)
