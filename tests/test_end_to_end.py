@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import textwrap
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -249,17 +248,14 @@ def test_the_scores_follow_from_the_saved_model(demo: Demo) -> None:
 # --- again
 
 
-def test_a_second_run_does_nothing_in_little_time(demo: Demo) -> None:
+def test_a_second_run_does_nothing(demo: Demo) -> None:
     before = files(demo.path)
-    begun = time.monotonic()
     done = run_demo(demo.path)
-    seconds = time.monotonic() - begun
     assert done.returncode == 0, done.stderr
     assert done.stdout == demo.said
     assert "written" not in done.stderr
     assert done.stderr.count("unchanged, nothing to do") >= 11
     assert files(demo.path) == before
-    assert seconds < 30
 
 
 def test_the_page_without_pictures(demo: Demo, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import inspect
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -68,23 +67,17 @@ def test_names_stay_functions_when_modules_are_imported_first() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "all\n", "")
 
 
-def test_import_is_quick_and_light() -> None:
+def test_import_is_light() -> None:
     code = f"""
-        import sys, time
-        begun = time.perf_counter()
+        import sys
         import likemind
-        print(time.perf_counter() - begun)
         print(*[name for name in {HEAVY!r} if name in sys.modules])
         likemind.LikemindError
         print(*[name for name in {HEAVY!r} if name in sys.modules])
     """
-    begun = time.perf_counter()
     done = run(code)
     assert done.returncode == 0, done.stderr
-    seconds, loaded, later = done.stdout.split("\n")[:3]
-    assert float(seconds) < 0.5
-    assert time.perf_counter() - begun < 5
-    assert (loaded, later) == ("", "")
+    assert done.stdout.split("\n")[:2] == ["", ""]
 
 
 @pytest.mark.parametrize("args", [["--version"], ["--help"], [], *([command, "--help"] for command in COMMANDS)])
