@@ -378,3 +378,8 @@ def test_a_teacher_takes_the_backbone_that_stands_beside_it(
     assert {score.model for score in beside.scores} == {"teacher", "base"}
     with pytest.raises(LikemindError, match="evaluate its base model beside it"):
         evaluate({"teacher": teacher}, data=data, out=tmp_path / "alone", suite="structure")
+
+
+def test_results_name_their_data_from_where_they_stand(out: Path, data: EvaluationSet) -> None:
+    """So that a report can be made from any folder, and of a run that was moved with its data."""
+    assert (out / Results.load(out).run["data"]).resolve() == data.path.resolve()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,7 +74,7 @@ def evaluate(
         if not work.done:
             run = {
                 "dataset": benchmark.description.model_dump(mode="json"),
-                "data": str(benchmark.path),
+                "data": os.path.relpath(benchmark.path, work.out),
                 "models": {model.name: model.describe() for model in opened},
                 "suite": wanted,
                 "seed": seed,

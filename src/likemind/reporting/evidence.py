@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -200,11 +201,12 @@ def _open_data(path: Path, results: Results) -> EvaluationSet:
     place = results.run.get("data")
     if not place:
         raise LikemindError(f"{path / 'results.json'} does not name its data: evaluate again")
-    if not (Path(place) / "dataset.json").exists():
+    data = Path(os.path.normpath(path / place))
+    if not (data / "dataset.json").exists():
         raise LikemindError(
-            f"{place}, on which {path} was evaluated, is no longer an evaluation folder: put it back, or evaluate again"
+            f"{data}, on which {path} was evaluated, is no longer an evaluation folder: put it back, or evaluate again"
         )
-    return EvaluationSet.load(place)
+    return EvaluationSet.load(data)
 
 
 def _embeddings(path: Path, items: int) -> dict[Place, np.ndarray]:
