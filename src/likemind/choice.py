@@ -77,6 +77,19 @@ def choose(similarities: Tensor) -> Tensor:
     return torch.where(clear & ~wide.isnan().any(dim=-1), pair[:, 0], torch.full_like(pair[:, 0], -1))
 
 
+def agreement(similarities: Tensor, people: Tensor) -> Tensor:
+    """Return people's probability of the pair that is chosen; 0 for a tie.
+
+    Its mean is the agreement. With single answers instead of distributions it is the accuracy.
+
+    Shapes:
+        similarities: (n, 3). people: (n, 3), rows summing to one. Returns (n,).
+    """
+    pair = choose(similarities)
+    chosen = people.gather(1, pair.clamp(min=0).unsqueeze(1)).squeeze(1)
+    return torch.where(pair >= 0, chosen, torch.zeros_like(chosen))
+
+
 def fit_temperature(similarities: Tensor, target: Tensor) -> float:
     """Return the temperature that minimises the cross-entropy to the target distributions.
 

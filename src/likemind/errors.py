@@ -1,5 +1,12 @@
 """What the user can mend."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class LikemindError(ValueError):
     """A mistake that the user can mend.
@@ -7,3 +14,13 @@ class LikemindError(ValueError):
     The message is one sentence that names the file, row or argument, and the mend. The command line prints it without a
     traceback and exits with code 2; every other exception is ours, and exits with code 1.
     """
+
+
+def few(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names as an error shows them: quoted, with a sign that there are more."""
+    return ", ".join(map(repr, names[:most])) + (", …" if len(names) > most else "")
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an exception says, or its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

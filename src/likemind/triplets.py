@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from likemind.artifacts import PathLike, write_atomic
 from likemind.choice import ODD_OF_PAIR, PAIRS
-from likemind.errors import LikemindError
+from likemind.errors import LikemindError, few, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -142,7 +142,7 @@ class Triplets:
         used = np.unique(self.indices)
         missing = [self.items[index] for index in used if self.items[index] not in place]
         if missing:
-            named = ", ".join(map(repr, missing[:5])) + (", …" if len(missing) > 5 else "")
+            named = few(missing)
             raise LikemindError(
                 f"the judgements name {len(missing)} items that {where} lacks ({named}): "
                 "add their images, or drop those rows"
@@ -266,7 +266,7 @@ def read_table(path: Path) -> pa.Table:
     except FileNotFoundError:
         raise LikemindError(f"{path} does not exist: check the path") from None
     except (pa.ArrowInvalid, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise LikemindError(f"{path} is not a readable Parquet file ({reason}): make it again") from None
 
 

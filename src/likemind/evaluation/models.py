@@ -13,7 +13,7 @@ import numpy as np
 from likemind.backbones.timm import load_backbone
 from likemind.errors import LikemindError
 from likemind.hashes import key_of
-from likemind.student.model import AlignedModel
+from likemind.student.model import AlignedModel, unit
 from likemind.teacher.teacher import Teacher
 
 if TYPE_CHECKING:
@@ -119,9 +119,3 @@ def _plain(name: str, path: str) -> Model:
         return {"backbone": unit(pooled)}
 
     return Model(name, path, backbone, embeddings, ("backbone",), {"backbone": "cosine"}, backbone.fingerprint)
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    """Return the rows at unit length, float32."""
-    scaled: np.ndarray = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
-    return scaled

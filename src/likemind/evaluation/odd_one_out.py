@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from scipy.stats import rankdata
 
-from likemind.choice import choose, entropy, pair_similarities
+from likemind import choice
+from likemind.choice import entropy, pair_similarities
 from likemind.evaluation.intervals import Estimate, mean_estimate
 
 if TYPE_CHECKING:
@@ -68,9 +69,7 @@ class Trials:
 
     def mean_time(self) -> np.ndarray:
         """(n,) mean response time in seconds, NaN where nobody was timed."""
-        total = np.bincount(self.trial_triplet, self.trial_time, minlength=len(self.triplets))
-        count = np.bincount(self.trial_triplet, minlength=len(self.triplets))
-        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        return _mean_time(self.trial_triplet, self.trial_time, np.ones(len(self.trial_time)), len(self.triplets))
 
 
 def _names(triplets: np.ndarray, items: int) -> np.ndarray:
@@ -85,12 +84,8 @@ def similarities(embedding: np.ndarray, trials: Trials) -> torch.Tensor:
 
 
 def agreement(cosines: torch.Tensor, people: np.ndarray) -> np.ndarray:
-    """Return people's probability of the model's choice, (n,); 0 for a tie.
-
-    Its mean is the contract's ``agreement``. With single answers instead of distributions it is the accuracy.
-    """
-    pair = choose(cosines).numpy()
-    chosen: np.ndarray = np.where(pair >= 0, people[np.arange(len(pair)), np.maximum(pair, 0)], 0.0)
+    """Return ``choice.agreement`` of arrays: people's probability of the model's choice, (n,); 0 for a tie."""
+    chosen: np.ndarray = choice.agreement(cosines, torch.from_numpy(people)).numpy()
     return chosen
 
 

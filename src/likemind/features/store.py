@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from likemind.artifacts import PathLike, read_run
-from likemind.errors import LikemindError
+from likemind.errors import LikemindError, few
 from likemind.triplets import read_table
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class FeatureStore:
         """
         missing = [name for name in ids if name not in self._position]
         if missing:
-            named = ", ".join(map(repr, missing[:5])) + (", …" if len(missing) > 5 else "")
+            named = few(missing)
             raise LikemindError(
                 f"{self.path} has no features of {len(missing)} images ({named}): embed them, or leave them out"
             )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from likemind.errors import LikemindError
+from likemind.errors import LikemindError, few, first_line
 from likemind.hashes import content_hashes, key_of
 from likemind.images.decode import decode
 
@@ -81,7 +81,7 @@ class ImageCollection:
         """
         missing = [name for name in ids if name not in self._position]
         if missing:
-            named = f"{len(missing)} of the images asked for ({_few(missing)})"
+            named = f"{len(missing)} of the images asked for ({few(missing)})"
             raise LikemindError(f"{self.path} lacks {named}: add them, or leave them out")
         return [self._position[name] for name in ids]
 
@@ -92,10 +92,6 @@ class ImageCollection:
     def key(self, *, verify: bool = False) -> str:
         """Return a hash of the ids and of all image bytes (remembered by path, size and time unless ``verify``)."""
         return key_of(source=self._source.key(verify=verify), ids=self.ids)
-
-
-def _few(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(map(repr, names[:most])) + (", …" if len(names) > most else "")
 
 
 def _is_image_name(name: PurePath) -> bool:
@@ -150,11 +146,11 @@ class _Parquet:
         try:
             self._file = pq.ParquetFile(path)
         except (pa.ArrowInvalid, OSError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise LikemindError(f"{path} is not a Parquet file ({reason}): check the path") from None
         names = self._file.schema_arrow.names
         if "id" not in names or "image" not in names:
-            raise LikemindError(f"{path} needs the columns 'id' and 'image' (it has {_few(names)}): rename them")
+            raise LikemindError(f"{path} needs the columns 'id' and 'image' (it has {few(names)}): rename them")
         try:
             ids = self._file.read(columns=["id"]).column("id").to_pylist()
         except (pa.ArrowException, OSError) as error:

@@ -18,7 +18,7 @@ from likemind.progress import log
 from likemind.pseudolabels.cluster import cluster
 from likemind.pseudolabels.sample import SAMPLERS
 from likemind.teacher.teacher import Teacher
-from likemind.triplets import Triplets, write_table
+from likemind.triplets import Triplets, read_table, write_table
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -126,8 +126,6 @@ def label_figures(similarities: np.ndarray) -> dict[str, Any]:
 
 def load_clusters(path: PathLike, ids: list[str]) -> np.ndarray:
     """Return the cluster of each of these images, as ``label`` wrote them, (n,) int32."""
-    from likemind.triplets import read_table
-
     table = read_table(Path(path) / "clusters.parquet")
     known = dict(zip(table.column("id").to_pylist(), table.column("cluster").to_pylist(), strict=True))
     missing = [name for name in ids if name not in known]

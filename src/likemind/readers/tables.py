@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from likemind.errors import LikemindError
+from likemind.errors import LikemindError, first_line
 from likemind.triplets import Triplets, from_item_table, read_table
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _read_text(place: Path, delimiter: str, columns: dict[str, str]) -> pa.Table
             convert_options=csv.ConvertOptions(column_types=texts),
         )
     except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise LikemindError(f"{place} is not a readable table ({reason}): mend it") from None
 
 

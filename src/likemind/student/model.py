@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from likemind.artifacts import PathLike, read_json, write_atomic, write_json
 from likemind.backbones.timm import load_backbone, save_backbone
 from likemind.choice import ODD_OF_PAIR, log_probabilities, pair_similarities
-from likemind.errors import LikemindError
+from likemind.errors import LikemindError, first_line
 from likemind.features.embed import embed_rows
 from likemind.images.collection import ImageCollection, open_images
 
@@ -85,10 +85,10 @@ class AlignedModel:
         Shapes:
             pooled: (n, d). Returns layer → (n, ·) float32, rows of unit length.
         """
-        rows = {"backbone": _unit(pooled - self.centre)}
+        rows = {"backbone": unit(pooled - self.centre)}
         if self.head_weight is None or self.head_bias is None:
             return rows
-        rows["head"] = _unit(pooled @ self.head_weight.T + self.head_bias)
+        rows["head"] = unit(pooled @ self.head_weight.T + self.head_bias)
         mixes = {"backbone": 0.0, "head": 1.0, "mix": self.config.beta}
         return rows | {"shipped": mix(rows["backbone"], rows["head"], mixes[self.config.shipped])}
 
@@ -206,7 +206,7 @@ class AlignedModel:
                 return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
             except (HfHubHTTPError, HFValidationError, OSError) as error:
                 raise LikemindError(
-                    f"{repo_id} cannot be uploaded ({_first_line(error)}): check the name, the network and your login"
+                    f"{repo_id} cannot be uploaded ({first_line(error)}): check the name, the network and your login"
                 ) from None
 
 
@@ -221,7 +221,8 @@ def mix(backbone: np.ndarray, head: np.ndarray, beta: float) -> np.ndarray:
     return np.concatenate([np.sqrt(1 - beta) * backbone, np.sqrt(beta) * head], axis=1).astype(np.float32)
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Return the rows at unit length, float32."""
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     scaled: np.ndarray = (rows / np.maximum(length, 1e-12)).astype(np.float32)
     return scaled
@@ -267,10 +268,6 @@ def _head_file(path: Path, dim: int) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def _download(repo_id: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -279,5 +276,5 @@ def _download(repo_id: str) -> Path:
         return Path(snapshot_download(repo_id, allow_patterns=["*.safetensors", "*.json", "*.md"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise LikemindError(
-            f"{repo_id} is neither a folder nor to be had from the Hub ({_first_line(error)}): check the name"
+            f"{repo_id} is neither a folder nor to be had from the Hub ({first_line(error)}): check the name"
         ) from None

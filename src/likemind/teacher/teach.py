@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from likemind.artifacts import Artifact, PathLike, key_of_path, write_atomic
-from likemind.choice import choose, fit_temperature, log_probabilities
+from likemind.choice import agreement, fit_temperature, log_probabilities
 from likemind.errors import LikemindError
 from likemind.features.store import FeatureStore
 from likemind.hashes import key_of
@@ -173,13 +173,12 @@ def _judged(
     temperature = fit_temperature(similarities, torch.from_numpy(targets * (answers / answers.mean())[:, None]))
     log_p = log_probabilities(similarities, temperature).numpy()
     by_triplet = -(targets * log_p).sum(axis=1)
-    pair = choose(similarities).numpy()
-    agreement = np.where(pair >= 0, targets[np.arange(len(pair)), np.maximum(pair, 0)], 0.0)
+    agreed = agreement(similarities, torch.from_numpy(targets)).numpy()
     row = {
         "penalty": None if penalty == IDENTITY else penalty,
         "temperature": temperature,
         "cross_entropy": float(np.average(by_triplet, weights=answers)),
-        "agreement": float(np.average(agreement, weights=answers)),
+        "agreement": float(np.average(agreed, weights=answers)),
         "n": len(log_p),
     }
     return row, by_triplet

@@ -13,7 +13,7 @@ import torch
 from scipy.optimize import minimize
 
 from likemind.artifacts import PathLike, read_json, read_run, write_atomic, write_json
-from likemind.choice import choose, fit_temperature, pair_similarities
+from likemind.choice import agreement, fit_temperature, pair_similarities
 from likemind.errors import LikemindError
 from likemind.teacher.gram import GramObjective
 
@@ -195,9 +195,7 @@ class Teacher:
 
     def score(self, X: np.ndarray, triplets: np.ndarray, targets: np.ndarray) -> float:
         """Return the agreement: people's mean probability of the teacher's choice. Ties count as zero."""
-        pair = choose(self.similarities(X, triplets)).numpy()
-        chosen = targets[np.arange(len(pair)), np.maximum(pair, 0)]
-        return float(np.where(pair >= 0, chosen, 0.0).mean())
+        return float(agreement(self.similarities(X, triplets), torch.from_numpy(targets)).mean())
 
     def similarities(self, X: np.ndarray, triplets: np.ndarray) -> Tensor:
         """Return the dot products of each triplet's pairs, (n, 3) float64."""
