@@ -910,6 +910,20 @@ def test_training_goes_on_after_three_kills(world: World, tmp_path: Path) -> Non
 
 
 @posix
+def test_ctrl_c_inside_an_exec(tmp_path: Path) -> None:
+    """Imports are full of exec; CPython remembers a Ctrl-C there, and ``-m`` would die of it after our exit code."""
+    (tmp_path / "held.py").write_text("""
+import likemind.cli
+def command(**_):
+    exec("raise KeyboardInterrupt")
+likemind.cli.app = command
+likemind.cli.main()
+""")
+    process = subprocess.run([sys.executable, "-m", "held"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    check_stopped(Outcome(process.returncode, process.stdout, process.stderr), signal.SIGINT)
+
+
+@posix
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_bare_interpreter_is_stopped_at_any_moment(world: World, tmp_path: Path, verb: str) -> None:

@@ -286,6 +286,7 @@ def main() -> None:
     """Run a command; exit code 2 and one sentence for the user's mistake, 130 after Ctrl-C, 1 for ours."""
     code = run(app)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and done; Python's clearing up may take a second
+    exec("")  # noqa: S102  forgets a Ctrl-C inside an exec, for which ``python -m`` kills itself whatever the exit code
     sys.exit(code)
 
 
