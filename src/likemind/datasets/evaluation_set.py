@@ -13,10 +13,13 @@ from likemind.artifacts import PathLike, key_of_path, read_json, write_json
 from likemind.errors import LikemindError
 from likemind.hashes import key_of
 from likemind.images.collection import ImageCollection, open_images
+from likemind.readers.ratings import RatingMatrix
 from likemind.readers.tables import read_judgements
 from likemind.triplets import Triplets, read_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pyarrow as pa
 
 Split = Literal["train", "validation", "heldout"]
@@ -32,6 +35,10 @@ class Description(BaseModel):
         images: File or folder of the images, relative to this file.
         judgements: Split → file of judgements, relative to this file.
         shifts: Name → images with the same ids under another look (``outline``), relative to this file.
+        tasks: First parts of the few-shot ids, such as ``caltech101/unseen``; ``NAME/heldout`` by default.
+        answers: Name → recorded answers about any of the items (``accuracy``), relative to this file. These files, and
+            the ratings', may name items or categories; a category's images are averaged.
+        ratings: Name → people's dissimilarities of any of the items (``rsa``), relative to this file.
         licences: What → licence and credit.
         showcase: Ids of items that reports show the neighbours of.
     """
@@ -44,6 +51,9 @@ class Description(BaseModel):
     images: str
     judgements: dict[Split, str]
     shifts: dict[str, str] = {}
+    tasks: str = ""
+    answers: dict[str, str] = {}
+    ratings: dict[str, str] = {}
     licences: dict[str, str] = {}
     showcase: list[str] = []
 
@@ -107,7 +117,9 @@ class EvaluationSet:
         """Hash of all its files."""
         if self._key is None:
             names = ["dataset.json", "items.parquet", self.description.images]
-            names += [*self.description.judgements.values(), *self.description.shifts.values()]
+            about = self.description
+            for named in (about.judgements, about.shifts, about.answers, about.ratings):
+                names += named.values()
             self._key = key_of(files={name: key_of_path(self.path / name) for name in names})
         return self._key
 
@@ -133,6 +145,24 @@ class EvaluationSet:
                 f"({stray[0]!r}): mend the split"
             )
         return found
+
+    def answers(self, name: str) -> Triplets:
+        """Return recorded answers about any of the items, those about others left out."""
+        found = read_judgements(self.path / self.description.answers[name])
+        return found.within(list(self.rows_of(found.items)))
+
+    def ratings(self, name: str) -> RatingMatrix:
+        """Return people's dissimilarities of any of the items, those of others left out."""
+        found = RatingMatrix.from_parquet(self.path / self.description.ratings[name])
+        return found.within(list(self.rows_of(found.items)))
+
+    def rows_of(self, names: Sequence[str]) -> dict[str, list[int]]:
+        """Return, for each name that is an item's id or category, the rows of its items."""
+        rows: dict[str, list[int]] = {}
+        for row, item in enumerate(self.items):
+            rows.setdefault(item.category, []).append(row)
+        rows |= {item.id: [row] for row, item in enumerate(self.items)}
+        return {name: rows[name] for name in names if name in rows}
 
     def select(self, split: Split | None = None, *, fewshot: Split | None = None) -> list[Item]:
         """Return the items of a split, or those whose categories serve in its few-shot tasks."""

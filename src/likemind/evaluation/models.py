@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from likemind.artifacts import read_json
 from likemind.backbones.timm import load_backbone
 from likemind.errors import LikemindError
 from likemind.hashes import key_of
@@ -48,7 +49,13 @@ class Model:
     def describe(self) -> dict[str, Any]:
         """Return what a reader needs to know which model this was."""
         recipe = self.backbone.preprocessing.model_dump(mode="json")
-        return {"path": self.path, "layers": list(self.layers), "backbone": self.backbone.name, "preprocessing": recipe}
+        told = {"path": self.path, "layers": list(self.layers), "backbone": self.backbone.name, "preprocessing": recipe}
+        made = Path(self.path) / "run.json"
+        if made.exists():
+            run = read_json(made)
+            told["made"] = {name: run.get(name) for name in ("verb", "key", "config")}
+        measured = Path(self.path) / "retention.json"
+        return told | ({"retention": read_json(measured)} if measured.exists() else {})
 
 
 def open_models(models: Mapping[str, PathLike] | Sequence[PathLike]) -> list[Model]:

@@ -112,18 +112,18 @@ class TimedTriplets:
         self.n = len(self._used)
         people = int(person.max(initial=0)) + 1
         rng = np.random.default_rng([seed, self.n])
-        self._samples = [(np.arange(self.n), _ranks(_mean_time(triplet, time, np.ones(len(time)), self.n)))]
+        self._samples = [(np.arange(self.n), ranks(_mean_time(triplet, time, np.ones(len(time)), self.n)))]
         for _ in range(RT_SAMPLES if self.n else 0):
             drawn = np.bincount(rng.integers(people, size=people), minlength=people) if people > 1 else np.ones(1)
             mean = _mean_time(triplet, time, drawn[person].astype(float), self.n)
             rows = rng.integers(self.n, size=self.n)
             rows = rows[np.isfinite(mean[rows])]
-            self._samples.append((rows, _ranks(mean[rows])))
+            self._samples.append((rows, ranks(mean[rows])))
 
     def correlate(self, nats: np.ndarray) -> Estimate:
         """Return Spearman's ρ between the choice's entropy, (all triplets,), and response time."""
         mine = nats[self._used]
-        values = np.array([float(_ranks(mine[rows]) @ ranks) for rows, ranks in self._samples])
+        values = np.array([float(ranks(mine[rows]) @ theirs) for rows, theirs in self._samples])
         return Estimate(float(values[0]), values[1:], self.n)
 
 
@@ -132,11 +132,11 @@ def _mean_time(triplet: np.ndarray, time: np.ndarray, weight: np.ndarray, n: int
     return np.where(count > 0, total / np.maximum(count, 1e-12), np.nan)
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
+def ranks(values: np.ndarray) -> np.ndarray:
     """Return ranks, centred and of unit length, so that a dot product is a correlation; zeros for a constant."""
-    ranks: np.ndarray = rankdata(values) - (len(values) + 1) / 2
-    length = float(np.linalg.norm(ranks))
-    return ranks / length if length > 0 else ranks
+    centred: np.ndarray = rankdata(values) - (len(values) + 1) / 2
+    length = float(np.linalg.norm(centred))
+    return centred / length if length > 0 else centred
 
 
 def choice_entropy(log_p: torch.Tensor) -> np.ndarray:

@@ -13,18 +13,20 @@ import pyarrow as pa
 import torch
 
 from likemind.artifacts import Artifact, PathLike, versions, write_atomic
-from likemind.choice import choose, fit_temperature, log_probabilities
+from likemind.choice import ODD_OF_PAIR, choose, fit_temperature, log_probabilities, pair_similarities
 from likemind.datasets.evaluation_set import EvaluationSet
 from likemind.errors import LikemindError
 from likemind.evaluation.calibration import expected_calibration_error, negative_log_likelihood
 from likemind.evaluation.fewshot import chance, draw_episodes, fewshot
-from likemind.evaluation.intervals import Estimate, compare
+from likemind.evaluation.intervals import Estimate, compare, mean_estimate
 from likemind.evaluation.models import Model, open_models
 from likemind.evaluation.odd_one_out import TimedTriplets, Trials, agreement, by_level, choice_entropy, similarities
 from likemind.evaluation.results import Comparison, Results, Score
+from likemind.evaluation.rsa import rsa
 from likemind.evaluation.structure import grouping
 from likemind.features.embed import embed
 from likemind.progress import track
+from likemind.student.model import unit
 from likemind.triplets import write_table
 
 if TYPE_CHECKING:
@@ -194,21 +196,45 @@ class _Evaluation:
     def _score(self, model: Model, layer: str, rows: np.ndarray, shifted: dict[str, np.ndarray]) -> Iterator[_Scored]:
         if "human" in self.suites or "calibration" in self.suites:
             yield from self._human(model, layer, rows)
+        if "human" in self.suites:
+            yield from self._recorded(rows)
         if "generalisation" in self.suites:
-            yield from self._fewshot("heldout", rows)
+            yield from self._fewshot(self.data.description.tasks or f"{self.name}/heldout", rows)
         if "structure" in self.suites:
             held = self.data.select("heldout")
             value = grouping(rows[self._rows([item.id for item in held])], [item.group for item in held], self.seed)
-            yield _Scored("heldout/grouping.ami", value, chance=0.0, ceiling=1.0, source="labels")
+            yield _Scored(f"{self.name}/heldout/grouping.ami", value, chance=0.0, ceiling=1.0, source="labels")
         for shift, others in shifted.items():
             yield from self._agreement(shift, similarities(others, self.heldout))
-            yield from self._fewshot(shift, others)
+            yield from self._fewshot(f"{self.name}/{shift}", others)
+
+    def _recorded(self, rows: np.ndarray) -> Iterator[_Scored]:
+        """Real answers and ratings about any of the items: few, so their intervals are wide."""
+        for name in self.data.description.answers:
+            judgements = self.data.answers(name)
+            if judgements.choice is not None and len(judgements):
+                embedding = self._averaged(rows, judgements.items)
+                cosines = pair_similarities(torch.from_numpy(embedding), torch.from_numpy(judgements.indices).long())
+                odd = np.array([*ODD_OF_PAIR, -1])[choose(cosines).numpy()]
+                right = mean_estimate((odd == judgements.choice).astype(float), self.seed)
+                yield _Scored(f"{name}/inside/accuracy", right, chance=1 / 3, source=judgements.source)
+        for name in self.data.description.ratings:
+            ratings = self.data.ratings(name)
+            if len(ratings) > 2:
+                value = rsa(self._averaged(rows, ratings.items), ratings, self.seed)
+                yield _Scored(f"{name}/inside/rsa.spearman", value, chance=0.0, source=ratings.source)
+
+    def _averaged(self, rows: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """Return a unit row a name, float64: the mean over its items; NaN for a name that has none."""
+        found = self.data.rows_of(names)
+        none = np.full(rows.shape[1], np.nan)
+        return unit(np.stack([rows[found[name]].mean(axis=0) if name in found else none for name in names]))
 
     def _agreement(self, split: str, cosines: torch.Tensor) -> Iterator[_Scored]:
         trials = self.heldout
         ceilings = by_level(trials.ceiling, trials.level, self.seed)
         for level, value in by_level(agreement(cosines, trials.people), trials.level, self.seed).items():
-            yield _Scored(f"{split}/agreement.{level}", value, chance=1 / 3, ceiling=ceilings[level].value)
+            yield _Scored(f"{self.name}/{split}/agreement.{level}", value, chance=1 / 3, ceiling=ceilings[level].value)
 
     def _human(self, model: Model, layer: str, rows: np.ndarray) -> Iterator[_Scored]:
         cosines, people = similarities(rows, self.heldout), self.heldout.people
@@ -219,16 +245,17 @@ class _Evaluation:
             nats = choice_entropy(after)
             for level, timed in self.timed.items():
                 if timed.n:
-                    metric = f"heldout/entropy_rt{level}.spearman"
+                    metric = f"{self.name}/heldout/entropy_rt{level}.spearman"
                     yield _Scored(metric, timed.correlate(nats), chance=0.0, temperature=tau)
         for when, log_p, temperature in (("before", log_probabilities(cosines), 1.0), ("after", after, tau)):
             if "calibration" in self.suites:
                 likelihood = negative_log_likelihood(log_p.numpy(), people, self.seed)
                 error = expected_calibration_error(log_p.exp().numpy(), people, self.seed)
                 best = float(-(people * np.log(np.maximum(people, 1e-12))).sum(axis=1).mean())
-                yield _Scored(f"heldout/ece.{when}", error, None, 0.0, higher_is_better=False, temperature=temperature)
+                metric = f"{self.name}/heldout/ece.{when}"
+                yield _Scored(metric, error, None, 0.0, higher_is_better=False, temperature=temperature)
                 yield _Scored(
-                    f"heldout/nll.{when}",
+                    f"{self.name}/heldout/nll.{when}",
                     likelihood,
                     float(np.log(3)),
                     best,
@@ -252,19 +279,19 @@ class _Evaluation:
         }
         return pa.table(columns)
 
-    def _fewshot(self, split: str, rows: np.ndarray) -> Iterator[_Scored]:
+    def _fewshot(self, prefix: str, rows: np.ndarray) -> Iterator[_Scored]:
         for k, tasks in self.tasks.items():
             guess = chance(tasks)
             value = fewshot(rows[self.few_rows], tasks, self.seed)
-            yield _Scored(f"{split}/fewshot.k{k}", value, guess, 1.0, source="labels")
+            yield _Scored(f"{prefix}/fewshot.k{k}", value, guess, 1.0, source="labels")
             value = fewshot(rows[self.few_rows], tasks, self.seed, method="centroid")
-            yield _Scored(f"{split}/centroid.k{k}", value, guess, 1.0, source="labels")
+            yield _Scored(f"{prefix}/centroid.k{k}", value, guess, 1.0, source="labels")
 
     def _write(self, model: Model, layer: str, scored: _Scored) -> Score:
         low, high = scored.estimate.interval
         return Score(
             model=model.name,
-            metric=f"{self.name}/{scored.metric}@{layer}",
+            metric=f"{scored.metric}@{layer}",
             value=scored.estimate.value,
             low=low,
             high=high,
@@ -289,7 +316,7 @@ class _Evaluation:
                         yield compare(
                             model.name,
                             against.name,
-                            f"{self.name}/{metric}@{layer}",
+                            f"{metric}@{layer}",
                             ours.estimate,
                             scored[against.name, theirs][metric].estimate,
                             higher_is_better=ours.higher_is_better,

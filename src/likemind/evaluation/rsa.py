@@ -1,0 +1,63 @@
+"""Representational similarity analysis: are the pairs that people find unlike also far apart in the embedding?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from likemind.evaluation.intervals import Estimate
+from likemind.evaluation.odd_one_out import ranks
+
+if TYPE_CHECKING:
+    from likemind.readers.ratings import RatingMatrix
+
+SAMPLES = 1000
+
+
+def dissimilarities(embedding: np.ndarray) -> np.ndarray:
+    """Return 1 − cosine of all pairs, (m, m) float64.
+
+    Shapes:
+        embedding: (m, d), any length a row.
+    """
+    rows = embedding.astype(np.float64)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    distance: np.ndarray = 1 - rows @ rows.T
+    return distance
+
+
+def spearman(model: np.ndarray, people: np.ndarray, seed: int) -> Estimate:
+    """Return Spearman's ρ between two dissimilarity matrices, over all pairs of different items.
+
+    Items are what is resampled; a sample's pairs of an item with itself are left out (Nili et al. 2014). Constant
+    dissimilarities correlate with nothing: 0.
+
+    Shapes:
+        model, people: (m, m), symmetric; m ≥ 3.
+    """
+    m = len(people)
+    rng = np.random.default_rng([seed, m])
+    replicates = np.full(SAMPLES, np.nan)
+    for number in range(SAMPLES):
+        rows = rng.integers(m, size=m)
+        if len(np.unique(rows)) > 2:
+            replicates[number] = _correlation(model, people, rows)
+    return Estimate(_correlation(model, people, np.arange(m)), replicates, m)
+
+
+def _correlation(model: np.ndarray, people: np.ndarray, rows: np.ndarray) -> float:
+    a, b = np.triu_indices(len(rows), 1)
+    first, second = rows[a], rows[b]
+    apart = first != second
+    ours, theirs = (ranks(matrix[first[apart], second[apart]]) for matrix in (model, people))
+    return float(ours @ theirs)
+
+
+def rsa(embedding: np.ndarray, ratings: RatingMatrix, seed: int) -> Estimate:
+    """Return Spearman's ρ between people's dissimilarities and the embedding's 1 − cosine.
+
+    Shapes:
+        embedding: (m, d), rows in the order of ``ratings.items``.
+    """
+    return spearman(dissimilarities(embedding), ratings.dissimilarities, seed)
