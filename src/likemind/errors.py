@@ -24,3 +24,13 @@ def few(names: Sequence[str], most: int = 5) -> str:
 def first_line(error: Exception) -> str:
     """Return the first line of what an exception says, or its kind where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def shown(text: str) -> str:
+    r"""Return a text as one line: what cannot be printed, such as a line break in a file's name, is escaped.
+
+    Example:
+        >>> print(shown("cats\ndogs.png"))
+        cats\ndogs.png
+    """
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -10,6 +10,7 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from likemind.errors import LikemindError
 from likemind.progress import log
 
 if TYPE_CHECKING:
@@ -42,24 +43,56 @@ def digest(path: Path) -> str:
     return sha256.hexdigest()
 
 
+_File = tuple[bytes, int, int]
+
+
 def content_hashes(paths: list[Path], *, verify: bool = False) -> list[str]:
     """Return each file's SHA-256, remembered by path, size and modification time.
 
     Args:
         paths: Files to hash.
         verify: Read every byte again instead of trusting what is remembered.
+
+    Raises:
+        LikemindError: A file cannot be read; it is named.
     """
-    seen = []
-    for path in paths:
+    found = []
+    for path, sha256 in zip(paths, hashes_or_errors(paths, verify=verify), strict=True):
+        if isinstance(sha256, OSError):
+            reason = sha256.strerror or str(sha256)
+            raise LikemindError(f"{path} cannot be read ({reason}): check the path and its permissions")
+        found.append(sha256)
+    return found
+
+
+def hashes_or_errors(paths: list[Path], *, verify: bool = False) -> list[str | OSError]:
+    """Return what ``content_hashes`` returns, with the error in place of the hash of a file that cannot be read."""
+    seen = [_seen(path) for path in paths]
+    files = [file for file in seen if not isinstance(file, OSError)]
+    known: dict[_File, str | OSError] = {} if verify else dict(_recall(files))
+    fresh = {
+        file: _digest_or_error(path)
+        for file, path in zip(seen, paths, strict=True)
+        if not isinstance(file, OSError) and file not in known
+    }
+    _remember({file: sha256 for file, sha256 in fresh.items() if isinstance(sha256, str)})
+    known |= fresh
+    return [file if isinstance(file, OSError) else known[file] for file in seen]
+
+
+def _seen(path: Path) -> _File | OSError:
+    try:
         status = path.stat()
-        seen.append((os.fsencode(path.resolve()), status.st_size, status.st_mtime_ns))
-    known = {} if verify else _recall(seen)
-    fresh = {file: digest(path) for file, path in zip(seen, paths, strict=True) if file not in known}
-    _remember(fresh)
-    return [known.get(file) or fresh[file] for file in seen]
+        return os.fsencode(path.resolve()), status.st_size, status.st_mtime_ns
+    except OSError as error:
+        return error
 
 
-_File = tuple[bytes, int, int]
+def _digest_or_error(path: Path) -> str | OSError:
+    try:
+        return digest(path)
+    except OSError as error:
+        return error
 
 
 @contextlib.contextmanager

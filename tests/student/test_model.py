@@ -132,7 +132,63 @@ def test_paths_pictures_and_folders_are_the_same(model: AlignedModel, folder: Pa
     opened = [Image.open(path) for path in paths]
     for images in (paths, [str(path) for path in paths], tuple(opened), [paths[0], *opened[1:]], open_images(folder)):
         np.testing.assert_array_equal(model.encode(images), whole)
+    arrays = [np.asarray(picture) for picture in opened]
+    for images in (arrays, np.stack(arrays), (path for path in paths), dict.fromkeys(paths).keys()):
+        np.testing.assert_array_equal(model.encode(images), whole)
     np.testing.assert_allclose(model.encode(paths[2:]), whole[2:], atol=1e-5)
+
+
+def test_a_grey_array_is_the_grey_picture(model: AlignedModel) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
+    np.testing.assert_array_equal(model.encode([grey]), model.encode([Image.fromarray(grey)]))
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (Image.new("RGB", (9, 9)), r"a list of images is needed, got one image: put it into \[ \]"),
+        (np.zeros((9, 9, 3), np.uint8), "a list of images is needed, got one image"),
+        (7, "images cannot be int: give a folder or a list"),
+        ([7], "image 0 is int: give a path, a PIL image or a uint8 array"),
+        ([np.zeros((9, 9, 3))], r"image 0 is float64 of shape \(9, 9, 3\): give uint8"),
+        ([np.zeros((9, 9, 1), np.uint8)], r"image 0 is uint8 of shape \(9, 9, 1\): give uint8"),
+        ([np.zeros(9, np.uint8)], r"image 0 is uint8 of shape \(9,\): give uint8"),
+    ],
+)
+def test_what_is_no_list_of_images_is_told(model: AlignedModel, images: Any, words: str) -> None:
+    with pytest.raises(LikemindError, match=words):
+        model.encode(images)
+
+
+def test_similarity_wants_rows_of_one_layer(model: AlignedModel, folder: Path) -> None:
+    backbone, head = model.encode(folder, layer="backbone"), model.encode(folder, layer="head")
+    for a, b in ((backbone, head), (backbone[0], backbone)):
+        with pytest.raises(LikemindError, match="similarity needs rows of one layer, got "):
+            model.similarity(a, b)
+
+
+def test_a_key_is_of_all_that_decides(model: AlignedModel, saved: Path) -> None:
+    again = AlignedModel.from_pretrained(saved)
+    assert again.key == model.key
+    again.config = again.config.model_copy(update={"facts": {"base": "another"}})
+    assert again.key == model.key
+    assert len({model.key, build("head").key, build(beta=0.4).key, build("backbone", head=False).key}) == 4
+
+
+def test_a_finished_artifact_stays_as_it_is(model: AlignedModel, saved: Path) -> None:
+    (saved / "run.json").write_text("{}")
+    with pytest.raises(LikemindError, match="is a finished artifact and stays as it is: save to another folder"):
+        model.save_pretrained(saved)
+
+
+def test_a_card_is_kept(saved: Path, tmp_path: Path) -> None:
+    AlignedModel.from_pretrained(saved).save_pretrained(tmp_path / "again")
+    assert AlignedModel.from_pretrained(tmp_path / "again").card == "# A card\n"
+
+
+def test_a_folder_has_no_revision(saved: Path) -> None:
+    with pytest.raises(LikemindError, match="is a folder and has no revision 'v1': leave revision out"):
+        AlignedModel.from_pretrained(saved, revision="v1")
 
 
 def test_a_transparent_picture_is_seen_as_its_file_is(model: AlignedModel, tmp_path: Path) -> None:
@@ -152,8 +208,6 @@ def test_images_that_cannot_be_read_are_named(model: AlignedModel, folder: Path,
         model.encode([])
     with pytest.raises(LikemindError, match="no layer 'best': choose one of backbone, head, shipped"):
         model.encode(folder, layer="best")
-    with pytest.raises(LikemindError, match="too long and narrow"):
-        model.encode([Image.new("RGB", (90_000, 1))])
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,7 +30,6 @@ from likemind.teacher.teacher import Teacher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from likemind.alignment.batches import Batch
     from likemind.backbones.base import Backbone
@@ -103,7 +103,7 @@ def align(
             known.check()
             student = Student.start(model, known, plan, seed)
             _train(student, known, plan, seed, work.path)
-            work.figures = _ship(student, known, plan, data, work.path, seed)
+            work.figures = _ship(student, known, plan, data, work.path, seed, _about_base(backbone, model, weights))
     return AlignedModel.from_pretrained(out)
 
 
@@ -213,8 +213,30 @@ def _pull(student: Student, optimizer: torch.optim.Optimizer, strength: float) -
         value.sub_(rates[id(value)] * strength * (value - student.start_weights[name].to(value.device)))
 
 
+def _about_base(given: str | Backbone, backbone: Backbone, weights: str | None) -> dict[str, str | None]:
+    """Return the Hub's id of the pretrained weights, where they came from there, and the licence that timm names."""
+    pretrained = backbone.config["pretrained_cfg"]
+    named, own = isinstance(given, str), weights is None
+    fetched = named and own and not Path(str(given)).exists() and pretrained.get("tag")
+    hub_id = f"timm/{pretrained['architecture']}.{pretrained['tag']}" if fetched else None
+    return {"base_model": hub_id, "base_licence": str(pretrained.get("license") or "") if named and own else ""}
+
+
+def _about_teacher(teacher: Teacher | None) -> dict[str, Any] | None:
+    """Return what a model card tells of the teacher."""
+    if teacher is None:
+        return None
+    return {**teacher.facts_, "penalty": None if teacher.is_identity else teacher.penalty}
+
+
 def _ship(
-    student: Student, known: Known, recipe: Recipe, data: EvaluationSet | None, folder: Path, seed: int
+    student: Student,
+    known: Known,
+    recipe: Recipe,
+    data: EvaluationSet | None,
+    folder: Path,
+    seed: int,
+    about_base: dict[str, str | None],
 ) -> dict[str, Any]:
     student.cpu().eval()
     figures: dict[str, Any] = {"images": len(known.images), "steps": recipe.steps, "control": known.control}
@@ -234,6 +256,8 @@ def _ship(
         log.info("shipped: %s at alpha %g, beta %g", chosen.shipped, chosen.alpha, chosen.beta)
     facts = {
         "base": student.about.name,
+        **about_base,
+        "teacher": _about_teacher(known.teacher),
         "recipe": recipe.model_dump(mode="json"),
         "target": recipe.target,
         "control": known.control,

@@ -35,7 +35,7 @@ class Recipe(BaseModel):
         checkpoint_every: Steps between checkpoints.
         alphas: Interpolations θ₀ + α(θ − θ₀) of the weights that retention may ship.
         betas: Shares of the head that retention may mix into the shipped embedding.
-        max_loss: Points of 5-shot accuracy on validation classes that the shipped embedding may lose.
+        max_loss: Points of few-shot accuracy (mean of 1- and 5-shot) on validation classes that may be lost.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

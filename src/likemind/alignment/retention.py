@@ -1,7 +1,8 @@
 """What to ship: the most human embedding that still learns new categories as well as the base did.
 
 Candidates are the backbone, the head and their mixes β, each at several interpolations α of the weights. Agreement and
-5-shot accuracy are measured on validation objects, which neither teacher nor student has seen.
+few-shot accuracy (the mean of 1- and 5-shot) are measured on validation objects, which neither teacher nor student has
+seen. 1-shot counts too: it is what an embedding of few dimensions loses first, when 5-shot still looks as before.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from likemind.datasets.evaluation_set import EvaluationSet
     from likemind.images.collection import ImageCollection
 
-SHOTS = 5
+SHOTS = (1, 5)
 EPISODES = 60
 
 
@@ -38,7 +39,7 @@ class Candidate:
         alpha: Interpolation of the weights; 0 is the base.
         beta: Share of the head.
         by_triplet: (n,) people's probability of the model's choice on each validation triplet.
-        fewshot: 5-shot accuracy (ridge); NaN where no categories were held out.
+        fewshot: Mean of 1- and 5-shot accuracy (ridge); NaN where no categories were held out.
     """
 
     shipped: Literal["backbone", "head", "mix"]
@@ -74,10 +75,10 @@ class Validation:
         place = {name: row for row, name in enumerate(self.ids)}
         self._few_rows = np.array([place[item.id] for item in self._few], dtype=int)
         self._seed = seed
-        self._tasks: list[Episode] = []
+        self._tasks: list[list[Episode]] = []
         if self._few:
             categories = [item.category for item in self._few]
-            self._tasks = draw_episodes(categories, SHOTS, seed, episodes=EPISODES)
+            self._tasks = [draw_episodes(categories, k, seed, episodes=EPISODES) for k in SHOTS]
 
     def pooled(self, model: AlignedModel) -> np.ndarray:
         """Return the backbone's output for the validation images."""
@@ -88,8 +89,9 @@ class Validation:
         return agreement(similarities(rows, self.trials), self.trials.people)
 
     def fewshot(self, rows: np.ndarray) -> float:
-        """Return the 5-shot accuracy of an embedding, or NaN where no categories were held out."""
-        return fewshot(rows[self._few_rows], self._tasks, self._seed).value if self._tasks else float("nan")
+        """Return the mean of an embedding's 1- and 5-shot accuracy, or NaN where no categories were held out."""
+        few = rows[self._few_rows]
+        return float(np.mean([fewshot(few, tasks, self._seed).value for tasks in self._tasks] or [np.nan]))
 
     def temperature(self, rows: np.ndarray) -> float:
         """Return the temperature at which the embedding's choices fit people's best."""
@@ -124,9 +126,9 @@ def measure(
 
 
 def choose_shipped(base: Candidate, candidates: list[Candidate], max_loss: float) -> Candidate:
-    """Return the most aligned candidate that keeps the base's 5-shot accuracy, or a plainer one that is as good.
+    """Return the most aligned candidate that keeps the base's few-shot accuracy, or a plainer one that is as good.
 
-    Kept are candidates at most ``max_loss`` points of 5-shot accuracy below the base (all that keep most, where none
+    Kept are candidates at most ``max_loss`` points of few-shot accuracy below the base (all that keep most, where none
     does). Of these, every one whose agreement is within two standard errors of the best one's, triplet by triplet,
     counts as just as aligned, and the plainest is shipped: a backbone before a head before a mix, then the one that is
     nearest to the fully trained weights. Where few-shot could not be measured only backbones are candidates.

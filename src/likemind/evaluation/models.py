@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from likemind.artifacts import read_json
 from likemind.backbones.timm import load_backbone
 from likemind.errors import LikemindError
-from likemind.hashes import key_of
 from likemind.student.model import AlignedModel, unit
 from likemind.teacher.teacher import Teacher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    import numpy as np
 
     from likemind.artifacts import PathLike
     from likemind.backbones.base import Backbone
@@ -88,14 +86,10 @@ def open_models(models: Mapping[str, PathLike] | Sequence[PathLike]) -> list[Mod
 
 def _aligned(name: str, path: str) -> Model:
     model = AlignedModel.from_pretrained(path)
-    arrays = [model.centre, *(a for a in (model.head_weight, model.head_bias) if a is not None)]
-    digest = [hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest() for a in arrays]
-    config = model.config.model_dump(mode="json", by_alias=True, exclude={"facts"})
-    key = key_of(backbone=model.backbone.fingerprint, arrays=digest, config=config)
     described = {"backbone": "cosine, centred", "head": "cosine"}
     shipped = {"backbone": "cosine, centred", "head": "cosine"}.get(model.config.shipped, "cosine, part centred")
     similarity = {layer: {**described, "shipped": shipped}[layer] for layer in model.layers}
-    return Model(name, path, model.backbone, model.embeddings, model.layers, similarity, key)
+    return Model(name, path, model.backbone, model.embeddings, model.layers, similarity, model.key)
 
 
 def _teacher(name: str, path: str, at_hand: list[Backbone]) -> Model:

@@ -8,11 +8,26 @@ import numpy as np
 
 from likemind.evaluation.intervals import Estimate
 from likemind.evaluation.odd_one_out import ranks
+from likemind.student.model import unit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from likemind.datasets.evaluation_set import EvaluationSet
     from likemind.readers.ratings import RatingMatrix
 
 SAMPLES = 1000
+
+
+def averaged(rows: np.ndarray, data: EvaluationSet, names: Sequence[str]) -> np.ndarray:
+    """Return a unit row a name, the mean over its items; NaN for a name that has none.
+
+    Shapes:
+        rows: (items, d), in the order of ``data.items``. Returns (names, d) float32.
+    """
+    found = data.rows_of(names)
+    none = np.full(rows.shape[1], np.nan)
+    return unit(np.stack([rows[found[name]].mean(axis=0) if name in found else none for name in names]))
 
 
 def dissimilarities(embedding: np.ndarray) -> np.ndarray:

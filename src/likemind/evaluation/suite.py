@@ -22,11 +22,10 @@ from likemind.evaluation.intervals import Estimate, compare, mean_estimate
 from likemind.evaluation.models import Model, open_models
 from likemind.evaluation.odd_one_out import TimedTriplets, Trials, agreement, by_level, choice_entropy, similarities
 from likemind.evaluation.results import Comparison, Results, Score
-from likemind.evaluation.rsa import rsa
+from likemind.evaluation.rsa import averaged, rsa
 from likemind.evaluation.structure import grouping
 from likemind.features.embed import embed
 from likemind.progress import track
-from likemind.student.model import unit
 from likemind.triplets import write_table
 
 if TYPE_CHECKING:
@@ -213,7 +212,7 @@ class _Evaluation:
         for name in self.data.description.answers:
             judgements = self.data.answers(name)
             if judgements.choice is not None and len(judgements):
-                embedding = self._averaged(rows, judgements.items)
+                embedding = averaged(rows, self.data, judgements.items)
                 cosines = pair_similarities(torch.from_numpy(embedding), torch.from_numpy(judgements.indices).long())
                 odd = np.array([*ODD_OF_PAIR, -1])[choose(cosines).numpy()]
                 right = mean_estimate((odd == judgements.choice).astype(float), self.seed)
@@ -221,14 +220,8 @@ class _Evaluation:
         for name in self.data.description.ratings:
             ratings = self.data.ratings(name)
             if len(ratings) > 2:
-                value = rsa(self._averaged(rows, ratings.items), ratings, self.seed)
+                value = rsa(averaged(rows, self.data, ratings.items), ratings, self.seed)
                 yield _Scored(f"{name}/inside/rsa.spearman", value, chance=0.0, source=ratings.source)
-
-    def _averaged(self, rows: np.ndarray, names: Sequence[str]) -> np.ndarray:
-        """Return a unit row a name, float64: the mean over its items; NaN for a name that has none."""
-        found = self.data.rows_of(names)
-        none = np.full(rows.shape[1], np.nan)
-        return unit(np.stack([rows[found[name]].mean(axis=0) if name in found else none for name in names]))
 
     def _agreement(self, split: str, cosines: torch.Tensor) -> Iterator[_Scored]:
         trials = self.heldout

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
@@ -17,6 +17,17 @@ from likemind.errors import LikemindError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 100_000_000
 
+_PNG_BITS = 24
+_BITS, _PHOTOMETRIC = 258, 262
+_TURNS: dict[int | None, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _PIL_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -33,6 +44,8 @@ def decode(data: bytes, name: str) -> Image.Image:
     Raises:
         LikemindError: Not an image of an admitted format, truncated, or over 100 million pixels.
     """
+    if not data:
+        raise LikemindError(f"{name} is empty: replace it, or pass --skip-bad")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -43,7 +56,9 @@ def decode(data: bytes, name: str) -> Image.Image:
                     "(a decompression bomb?): remove it, make it smaller, or pass --skip-bad"
                 )
             image.load()
-            return to_rgb(_upright(image))
+            if image.format == "PNG":
+                _scale_transparency(image, data[_PNG_BITS])
+            return _upright(to_rgb(image), _orientation(image))
     except Image.DecompressionBombError:
         raise LikemindError(f"{name} is a decompression bomb: remove it, or pass --skip-bad") from None
     except UnidentifiedImageError:
@@ -56,24 +71,53 @@ def decode(data: bytes, name: str) -> Image.Image:
         raise LikemindError(f"{name} is damaged ({reason}): replace it, or pass --skip-bad") from None
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _scale_transparency(image: Image.Image, bits: int) -> None:
+    """Bring a PNG's transparent colour to the eight bits of its pixels, which Pillow leaves undone."""
+    clear = image.info.get("transparency")
+    if image.mode == "L" and isinstance(clear, int):
+        image.info["transparency"] = clear * 255 // (2**bits - 1)
+    elif image.mode == "RGB" and isinstance(clear, tuple) and bits == 16:
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
+
+
+def _orientation(image: Image.Image) -> int | None:
     try:
-        return ImageOps.exif_transpose(image)
+        value = image.getexif().get(0x0112)
     except Exception:  # noqa: BLE001 - damaged EXIF data are no reason to refuse a sound picture
-        return image
+        return None
+    return value if isinstance(value, int) else None
+
+
+def _upright(image: Image.Image, orientation: int | None) -> Image.Image:
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Turn an image of any mode to RGB, on white where it is transparent."""
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = np.nan_to_num(np.asarray(image, dtype=np.float32))
-        scale = 255.0 / 65535.0 if image.mode != "F" else 255.0
-        image = Image.fromarray(np.clip(grey * scale, 0, 255).astype(np.uint8))
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
+    elif image.mode == "F":
+        grey = np.nan_to_num(np.asarray(image))
+        image = Image.fromarray(np.clip(grey * 255.0, 0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
         page = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(page, layer).convert("RGB")
     return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Keep the upper eight of sixteen bits, as is done to each channel of a 16-bit RGB image."""
+    tags = getattr(image, "tag_v2", {})  # a TIFF's
+    deep = np.asarray(image)
+    clear = image.info.get("transparency")
+    grey = np.clip(deep >> (4 if tags.get(_BITS) == (12,) else 8), 0, 255).astype(np.uint8)
+    if tags.get(_PHOTOMETRIC) == 0:  # white is zero, which Pillow heeds only where there are fewer bits
+        grey = 255 - grey
+    if isinstance(clear, int):
+        grey[deep == clear] = 255
+    return Image.fromarray(grey)
 
 
 class Preprocessing(BaseModel):
@@ -120,12 +164,10 @@ class Preprocessing(BaseModel):
 
     def _resized(self, image: Image.Image) -> Tensor:
         width, height = image.size
-        scaled = int(self.size / self.crop_share)
-        if self.resize == "squash":
-            target = (scaled, scaled)
-        else:
-            shorter = min(width, height)
-            target = (int(scaled * width / shorter), int(scaled * height / shorter))
+        target = self._target(image)
+        if target[0] * target[1] > MAX_PIXELS:
+            image = _middle(image)
+            target = self._target(image)
         if target[0] * target[1] > MAX_PIXELS:
             raise LikemindError(
                 f"an image of {width}×{height} pixels is too long and narrow to be scaled: crop it, or leave it out"
@@ -135,12 +177,26 @@ class Preprocessing(BaseModel):
         left = round((pixels.shape[2] - self.size) / 2)
         return pixels[:, top : top + self.size, left : left + self.size]
 
+    def _target(self, image: Image.Image) -> tuple[int, int]:
+        scaled = int(self.size / self.crop_share)
+        if self.resize == "squash":
+            return scaled, scaled
+        shorter = min(image.size)
+        return int(scaled * image.width / shorter), int(scaled * image.height / shorter)
+
     def _scaled(self, image: Image.Image, target: tuple[int, int]) -> Tensor:
         if self.antialias:
             return _to_tensor(image.resize(target, _PIL_FILTERS[self.interpolation]))
         batch = _to_tensor(image).unsqueeze(0)
         scale = torch.nn.functional.interpolate
         return scale(batch, size=target[::-1], mode=self.interpolation, align_corners=False)[0]
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    """Cut the ends off a sliver: scaled whole it would not fit in memory, and no crop of its centre would keep them."""
+    kept = 4 * min(image.size) + 8
+    left, top = (max(0, (side - kept) // 2) for side in image.size)
+    return image.crop((left, top, image.width - left, image.height - top))
 
 
 def _to_tensor(image: Image.Image) -> Tensor:

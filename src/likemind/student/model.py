@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -15,17 +17,19 @@ from likemind.backbones.timm import load_backbone, save_backbone
 from likemind.choice import ODD_OF_PAIR, log_probabilities, pair_similarities
 from likemind.errors import LikemindError, first_line
 from likemind.features.embed import embed_rows
+from likemind.hashes import key_of
 from likemind.images.collection import ImageCollection, open_images
+from likemind.student.card import with_results
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from PIL import Image
 
     from likemind.backbones.base import Backbone
 
-Picture = "PathLike | Image.Image"
 LAYERS = ("backbone", "head", "shipped")
+_PLAIN_CARD = "---\nlibrary_name: likemind\n---\n\n# A model aligned by Likemind\n"
 
 
 class ModelConfig(BaseModel):
@@ -75,6 +79,14 @@ class AlignedModel:
     card: str | None = None
 
     @property
+    def key(self) -> str:
+        """Hash of all that decides the embeddings and the choices: weights, preprocessing, what is shipped, τ."""
+        arrays = [self.centre, *(a for a in (self.head_weight, self.head_bias) if a is not None)]
+        digests = [hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest() for array in arrays]
+        config = self.config.model_dump(mode="json", by_alias=True, exclude={"facts"})
+        return key_of(backbone=self.backbone.fingerprint, arrays=digests, config=config)
+
+    @property
     def layers(self) -> tuple[str, ...]:
         """The layers that this model has; without a head nothing differs from ``backbone``."""
         return LAYERS if self.head_weight is not None else ("backbone",)
@@ -92,11 +104,12 @@ class AlignedModel:
         mixes = {"backbone": 0.0, "head": 1.0, "mix": self.config.beta}
         return rows | {"shipped": mix(rows["backbone"], rows["head"], mixes[self.config.shipped])}
 
-    def encode(self, images: PathLike | ImageCollection | Sequence[Any], *, layer: str = "shipped") -> np.ndarray:
+    def encode(self, images: PathLike | ImageCollection | Iterable[Any], *, layer: str = "shipped") -> np.ndarray:
         """Embed images.
 
         Args:
-            images: A folder, tar or Parquet file, or a sequence of paths and PIL images.
+            images: A folder, tar or Parquet file of images, what ``open_images`` returns, or a list whose entries are
+                paths, PIL images or uint8 arrays (height, width) or (height, width, 3).
             layer: ``shipped``, ``backbone`` or ``head``.
 
         Returns:
@@ -107,7 +120,7 @@ class AlignedModel:
         """
         if layer not in LAYERS or (layer == "head" and self.head_weight is None):
             raise LikemindError(f"this model has no layer {layer!r}: choose one of {', '.join(self.layers)}")
-        pictures = _Pictures(images) if isinstance(images, (list, tuple)) else open_images(images)  # type: ignore[arg-type]
+        pictures = _pictures(images)
         if not len(pictures):
             raise LikemindError("there is no image to encode: give at least one")
         pooled, _ = embed_rows(pictures, range(len(pictures)), self.backbone)
@@ -122,14 +135,20 @@ class AlignedModel:
 
         Shapes:
             a: (n, d). b: (m, d). Returns (n, m), between −1 and 1.
+
+        Raises:
+            LikemindError: The rows are not embeddings of one layer.
         """
+        if np.ndim(a) != 2 or np.ndim(b) != 2 or a.shape[1] != b.shape[1]:
+            shapes = f"{np.shape(a)} and {np.shape(b)}"
+            raise LikemindError(f"similarity needs rows of one layer, got {shapes}: encode both alike")
         return np.asarray(a @ b.T)
 
     def odd_one_out(self, triples: Sequence[Sequence[Any]], *, layer: str = "shipped") -> tuple[np.ndarray, np.ndarray]:
         """Say which of three images is the odd one out, and how sure people would be.
 
         Args:
-            triples: n rows of three images (paths or PIL images).
+            triples: n rows of three images, each as for ``encode``.
             layer: Whose cosines, at that layer's fitted temperature.
 
         Returns:
@@ -146,15 +165,23 @@ class AlignedModel:
         return np.array(ODD_OF_PAIR)[probabilities.argmax(axis=1)], probabilities
 
     @classmethod
-    def from_pretrained(cls, path_or_id: PathLike) -> Self:
+    def from_pretrained(cls, path_or_id: PathLike, *, revision: str | None = None) -> Self:
         """Load a model from a folder, or from the Hub by its id. Nothing that is loaded can run code.
+
+        What comes from the Hub is kept in huggingface_hub's cache, and is found there without a network.
+
+        Args:
+            path_or_id: A folder that ``align`` or ``save_pretrained`` wrote, or an id such as ``somebody/a-model``.
+            revision: Branch, tag or commit on the Hub; its main branch if None.
 
         Raises:
             LikemindError: It is not there, or not an aligned model.
         """
         folder = Path(path_or_id)
         if not folder.exists():
-            folder = _download(str(path_or_id))
+            folder = _download(str(path_or_id), revision)
+        elif revision is not None:
+            raise LikemindError(f"{folder} is a folder and has no revision {revision!r}: leave revision out")
         if not (folder / "likemind.json").exists():
             raise LikemindError(f"{folder} is not an aligned model (it has no likemind.json): check the path")
         try:
@@ -174,21 +201,40 @@ class AlignedModel:
         text = card.read_text(encoding="utf-8", errors="replace") if card.exists() else None
         return cls(backbone, arrays["centre"], config, arrays.get("weight"), arrays.get("bias"), text)
 
-    def save_pretrained(self, folder: PathLike, *, card: str | None = None) -> None:
-        """Write ``backbone/``, ``head.safetensors``, ``likemind.json`` and, with ``card``, ``README.md``."""
+    def save_pretrained(self, folder: PathLike, *, card: str | None = None, results: PathLike | None = None) -> None:
+        """Write ``backbone/``, ``head.safetensors``, ``likemind.json`` and, where there is a card, ``README.md``.
+
+        Args:
+            folder: Where to; not a finished output of ``align``, which stays as it is.
+            card: The model card; the one that the model was loaded with if None.
+            results: An output of ``likemind evaluate`` that judged this model: the card's evaluation is filled from it.
+
+        Raises:
+            LikemindError: ``folder`` is a finished artifact, or the results are of other models.
+        """
         from safetensors.numpy import save
 
         where = Path(folder)
+        if (where / "run.json").exists():
+            raise LikemindError(f"{where} is a finished artifact and stays as it is: save to another folder")
+        text = self.card if card is None else card
+        if results is not None:
+            text = with_results(text or _PLAIN_CARD, self.key, results)
         save_backbone(self.backbone, where / "backbone")
         arrays = {"centre": self.centre, "weight": self.head_weight, "bias": self.head_bias}
         kept = {name: np.ascontiguousarray(a, dtype=np.float32) for name, a in arrays.items() if a is not None}
         write_atomic(where / "head.safetensors", save(kept))
         write_json(where / "likemind.json", self.config.model_dump(mode="json", by_alias=True))
-        if card is not None:
-            write_atomic(where / "README.md", card.encode())
+        if text is not None:
+            write_atomic(where / "README.md", text.encode())
 
-    def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
+    def push_to_hub(self, repo_id: str, *, private: bool = False, results: PathLike | None = None) -> str:
         """Upload the model's files; returns the address of the commit.
+
+        Args:
+            repo_id: Such as ``somebody/a-model``; made if it is not there.
+            private: Whether a new repository is private.
+            results: As for ``save_pretrained``.
 
         Raises:
             LikemindError: The Hub cannot be reached, or refuses.
@@ -196,15 +242,14 @@ class AlignedModel:
         import tempfile
 
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, card=self.card or "# A model aligned by Likemind\n")
+            self.save_pretrained(folder, card=self.card or _PLAIN_CARD, results=results)
             api = HfApi()
             try:
                 api.create_repo(repo_id, private=private, exist_ok=True)
                 return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
-            except (HfHubHTTPError, HFValidationError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - the Hub's client raises whatever its HTTP library raises
                 raise LikemindError(
                     f"{repo_id} cannot be uploaded ({first_line(error)}): check the name, the network and your login"
                 ) from None
@@ -228,8 +273,22 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return scaled
 
 
+def _pictures(images: Any) -> ImageCollection | _Pictures:
+    """Open what ``encode`` was given."""
+    from PIL import Image
+
+    if isinstance(images, (str, os.PathLike, ImageCollection)):
+        return open_images(images)
+    if isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
+        raise LikemindError("a list of images is needed, got one image: put it into [ ]")
+    try:
+        return _Pictures(list(images))
+    except TypeError:
+        raise LikemindError(f"images cannot be {type(images).__name__}: give a folder or a list") from None
+
+
 class _Pictures(ImageCollection):
-    """Paths and PIL images that are already at hand."""
+    """Paths, PIL images and arrays that are already at hand."""
 
     def __init__(self, pictures: Sequence[Any]) -> None:
         self.path = Path("the images")
@@ -245,9 +304,18 @@ class _Pictures(ImageCollection):
         from likemind.images.decode import decode, to_rgb
 
         picture = self._pictures[position]
+        if isinstance(picture, np.ndarray):
+            if picture.dtype != np.uint8 or (picture.ndim != 2 and picture.shape[2:] != (3,)):
+                told = f"{picture.dtype} of shape {picture.shape}"
+                raise LikemindError(f"image {position} is {told}: give uint8 of shape (height, width, 3)")
+            picture = Image.fromarray(picture)
         if isinstance(picture, Image.Image):
             return to_rgb(picture)
-        path = Path(picture)
+        try:
+            path = Path(picture)
+        except TypeError:
+            told = type(picture).__name__
+            raise LikemindError(f"image {position} is {told}: give a path, a PIL image or a uint8 array") from None
         if not path.is_file():
             raise LikemindError(f"{path} does not exist: check the path to the image")
         return decode(path.read_bytes(), str(path))
@@ -268,13 +336,18 @@ def _head_file(path: Path, dim: int) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _download(repo_id: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+def _download(repo_id: str, revision: str | None) -> Path:
+    from huggingface_hub import errors, snapshot_download
 
+    wanted = ["*.safetensors", "*.json", "*.md"]
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=["*.safetensors", "*.json", "*.md"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise LikemindError(
-            f"{repo_id} is neither a folder nor to be had from the Hub ({first_line(error)}): check the name"
-        ) from None
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=wanted))
+    except errors.LocalEntryNotFoundError:
+        reason, mend = "it cannot be reached, and the cache does not hold it", "check the name and the network"
+    except errors.RevisionNotFoundError:
+        reason, mend = f"it has no revision {revision!r} there", "check the revision"
+    except errors.RepositoryNotFoundError:
+        reason, mend = "there is none, or it is private", "check the name and your login"
+    except Exception as error:  # noqa: BLE001 - the Hub's client raises whatever its HTTP library raises
+        reason, mend = first_line(error), "check the name"
+    raise LikemindError(f"{repo_id} is neither a folder nor to be had from the Hub ({reason}): {mend}")

