@@ -667,7 +667,7 @@ def test_one_truncated_picture_may_be_left_out(mistakes: World, warm: Callable[.
 
 
 OTHER = {
-    "embed": ["--skip-bad"],
+    "embed": ["--precision=bfloat16"],
     "teach": ["--seed=1"],
     "label": ["--seed=1"],
     "align": ["--seed=1"],
@@ -872,11 +872,11 @@ def test_other_settings_after_a_kill(world: World, warm: Callable[..., Outcome],
     watched.run(out, deeds // 2, signal.SIGKILL)
     before = untouched(tmp_path / "stopped-run.partial")
     assert any("shard" in name for name in before)
-    outcome, _ = watched.run(out, 0, 0, "--skip-bad")
+    outcome, _ = watched.run(out, 0, 0, "--precision=bfloat16")
     assert "unfinished run with other settings" in complaint(outcome)
     assert untouched(tmp_path / "stopped-run.partial") == before
-    assert watched.run(out, 0, 0, "--skip-bad", "--overwrite")[0].code == 0
-    assert json.loads((out / "run.json").read_text())["config"]["skip_bad"] is True
+    assert watched.run(out, 0, 0, "--precision=bfloat16", "--overwrite")[0].code == 0
+    assert json.loads((out / "run.json").read_text())["config"]["precision"] == "bfloat16"
 
 
 @posix

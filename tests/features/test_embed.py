@@ -124,7 +124,6 @@ def test_the_same_is_skipped_and_another_refused(
         {"backbone": replace(backbone, preprocessing=Preprocessing(size=160, antialias=False))},
         {"backbone": load_backbone("test_vit", weights="random", preprocessing=Preprocessing(size=160))},
         {"precision": "bfloat16"},
-        {"skip_bad": True},
         {"images": open_images(images).select(["001.jpg"])},
     ]
     for change in changes:
@@ -144,7 +143,7 @@ def test_a_bad_image_among_good_ones_is_named_and_nothing_is_left(tmp_path: Path
 def test_finished_shards_are_kept_when_a_later_image_is_bad(tmp_path: Path, backbone: Backbone) -> None:
     folder = photographs(tmp_path / "in", 6)
     (folder / "005.jpg").write_bytes(b"")
-    with pytest.raises(LikemindError, match=r"005\.jpg is not an image"):
+    with pytest.raises(LikemindError, match=r"005\.jpg is empty"):
         embed(folder, backbone, out=tmp_path / "out")
     assert (tmp_path / "out.partial" / "shard-000000000.f32").exists()
     assert not (tmp_path / "out").exists()
@@ -155,15 +154,31 @@ def test_skip_bad_counts_and_names(tmp_path: Path, backbone: Backbone, caplog: p
     folder = photographs(tmp_path / "in", 9)
     expected, _ = embed_rows(open_images(folder), [n for n in range(9) if n not in (3, 8)], backbone)
     (folder / "003.jpg").write_bytes(jpeg(3)[:300])
-    Image.new("RGB", (90_000, 1)).save(folder / "008.jpg.png")
-    (folder / "008.jpg").unlink()
+    (folder / "008.jpg").write_text("a text, not a picture")
     store = embed(folder, backbone, out=tmp_path / "out", skip_bad=True)
     assert store.ids == [f"{n:03d}.jpg" for n in range(8) if n != 3]
     np.testing.assert_allclose(store.features, expected, rtol=1e-4, atol=1e-5)
     first, second = store.run["figures"]["left_out"]
     assert "003.jpg is damaged" in first
-    assert "008.jpg.png: an image of 90000×1 pixels is too long" in second
+    assert "008.jpg is not an image of a known kind" in second
     assert "2 unreadable images" in caplog.text
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_what_was_done_before_a_bad_image_serves_when_it_is_left_out(
+    tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = photographs(tmp_path / "in", 6)
+    (folder / "005.jpg").write_bytes(jpeg(5)[:300])
+    with pytest.raises(LikemindError, match="pass --skip-bad"):
+        embed(folder, backbone, out=tmp_path / "out")
+    forward, seen = module.embed_rows, []
+    monkeypatch.setattr(module, "embed_rows", lambda *a, **k: seen.append(list(a[1])) or forward(*a, **k))
+    store = embed(folder, backbone, out=tmp_path / "out", skip_bad=True)
+    assert store.ids == [f"{n:03d}.jpg" for n in range(5)]
+    assert seen == [[4, 5]]
+    with pytest.raises(LikemindError, match=r"made without 1 images .*005\.jpg is damaged.*: pass --skip-bad again"):
+        embed(folder, backbone, out=tmp_path / "out")
 
 
 def test_nothing_but_bad_images(tmp_path: Path, backbone: Backbone) -> None:

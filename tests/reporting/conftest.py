@@ -12,10 +12,12 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from likemind.alignment.recipe import Recipe
 from likemind.artifacts import Artifact
 from likemind.choice import PAIRS
 from likemind.datasets.evaluation_set import Description, write_description
 from likemind.evaluation.results import Comparison, Results, Score
+from likemind.readers.ratings import RatingMatrix
 from likemind.triplets import write_table
 
 if TYPE_CHECKING:
@@ -45,6 +47,16 @@ class World:
     seconds: bool = True
     verdict: str = "better"
     group: str = "animals"
+    groups: int = 2
+    people: bool = False
+    few: float | None = 0.6
+    choices: bool = True
+    only: str = ""
+
+    def small(self, *models: str) -> World:
+        """Keep the agreement of some models alone, so that a page is made quickly."""
+        self.models, self.choices, self.only = list(models), False, "agreement.all"
+        return self
 
     def write(self, name: str = "results") -> Path:
         """Write the data and the results; return the results directory."""
@@ -55,7 +67,7 @@ class World:
             "dataset": {key: value for key, value in self.description.model_dump().items() if key in _TOLD},
             "data": str(data),
             "models": {
-                model: {"path": f"runs/{model}", "layers": LAYERS[model], "backbone": "timm/tiny"}
+                model: {"path": f"runs/{model}", "layers": LAYERS[model], "backbone": "timm/tiny", **self._told(model)}
                 for model in self.models
             },
             "seed": 7,
@@ -65,8 +77,32 @@ class World:
             scores = [score for model in self.models for layer in LAYERS[model] for score in self._scores(model, layer)]
             Results(run=run, scores=scores, comparisons=self._comparisons(scores)).save(work.path / "results.json")
             save_file(self._embeddings(), work.path / "embeddings.safetensors")
-            write_table(work.path / "choices.parquet", self._choices())
+            if self.choices:
+                write_table(work.path / "choices.parquet", self._choices())
         return out
+
+    def labels(self, name: str = "labels", strangers: int = 4) -> Path:
+        """Write clusters of five items and of ``strangers`` that the data do not have; return the directory."""
+        ids = self.ids + [f"stranger-{k}" for k in range(strangers)]
+        with Artifact(self.path / name, verb="label", config={"n": len(ids)}, inputs={}) as work:
+            clusters = pa.array([k // 5 for k in range(len(ids))], pa.int32())
+            write_table(work.path / "clusters.parquet", pa.table({"id": ids, "cluster": clusters}))
+        return self.path / name
+
+    def _told(self, model: str) -> dict[str, Any]:
+        """How a student was made, and what retention measured of it."""
+        if model not in ("control", "aligned"):
+            return {}
+        recipe = Recipe(steps=90).model_dump(mode="json")
+        base = {"shipped": "backbone", "alpha": 0.0, "beta": 0.0, "agreement": 0.45, "fewshot": self.few}
+        candidates = [
+            {"shipped": kind, "alpha": alpha, "beta": beta, "agreement": 0.46 + 0.02 * alpha * beta, "fewshot": few}
+            for alpha in (1.0, 0.5)
+            for kind, beta in (("backbone", 0.0), ("mix", 0.5), ("head", 1.0))
+            for few in [None if self.few is None else self.few - 0.02 * alpha * beta]
+        ]
+        made = {"verb": "align", "key": "ab" * 32, "config": {"recipe": recipe, "control": False, "seed": 3}}
+        return {"made": made, "retention": {"base": base, "shipped": candidates[1], "candidates": candidates}}
 
     @property
     def ids(self) -> list[str]:
@@ -82,6 +118,9 @@ class World:
             judgements={},
             licences={"images": CREDIT, "weights": "Apache-2.0"},
             showcase=self.showcase,
+            tasks="strange/unseen" if self.people else "",
+            answers={"asked": "asked.parquet"} if self.people else {},
+            ratings={"rated": "rated.parquet"} if self.people else {},
         )
 
     def _data(self, folder: Path) -> None:
@@ -95,12 +134,22 @@ class World:
             "id": self.ids,
             "name": [HOSTILE, *(f"toy {k}" for k in range(1, ITEMS))],
             "category": [f"kind {k % 6}" for k in range(ITEMS)],
-            "group": [self.group if k % 2 else "tools & <b>" for k in range(ITEMS)],
+            "group": [
+                self.group if k % 2 else ("tools & <b>", *"abcdefgh")[k // 2 % (self.groups - 1)] for k in range(ITEMS)
+            ],
             "split": ["heldout" if k < 18 else "train" for k in range(ITEMS)],
             "fewshot": [""] * ITEMS,
         }
         write_table(folder / "items.parquet", pa.table(columns))
         write_description(folder, self.description)
+        if self.people:
+            self._ratings().to_parquet(folder / "rated.parquet")
+
+    def _ratings(self) -> RatingMatrix:
+        """Ratings of six categories and one item, and of something that the data do not have."""
+        names = [*(f"kind {k}" for k in range(6)), "item-00", "unicorn"]
+        places = np.random.default_rng(3).normal(size=(len(names), 3))
+        return RatingMatrix(names, np.linalg.norm(places[:, None] - places, axis=2), "human")
 
     def _places(self) -> list[tuple[str, str]]:
         return [(model, layer) for model in self.models for layer in LAYERS[model]]
@@ -148,10 +197,20 @@ class World:
         stems |= {"heldout/entropy_rt.spearman": 0.2, "heldout/grouping.ami": 0.3, "heldout/nll.after": 1.02}
         stems |= {"heldout/ece.before": 0.2, "heldout/ece.after": 0.03}
         stems |= {f"{split}/fewshot.k{shots}": 0.6 for split in ("heldout", "outline") for shots in (1, 5)}
-        return [self._score(model, f"toys/{stem}@{layer}", value + shift) for stem, value in stems.items()]
+        named = {f"toys/{stem}": value for stem, value in stems.items()}
+        if self.people:
+            named = {
+                stem.replace("toys/heldout", "strange/unseen") if "fewshot" in stem else stem: value
+                for stem, value in named.items()
+                if "outline" not in stem and "_rt" not in stem
+            }
+            named |= {"asked/inside/accuracy": 0.5, "rated/inside/rsa.spearman": 0.3}
+        return [
+            self._score(model, f"{stem}@{layer}", value + shift) for stem, value in named.items() if self.only in stem
+        ]
 
     def _score(self, model: str, metric: str, value: float) -> Score:
-        agreement, fewshot = "agreement" in metric, "fewshot" in metric
+        agreement, fewshot, people = "agreement" in metric, "fewshot" in metric, "/inside/" in metric
         return Score(
             model=model,
             metric=metric,
@@ -162,7 +221,7 @@ class World:
             chance=1 / 3 if agreement else 0.1 if fewshot else None,
             ceiling=0.671 if agreement else None,
             higher_is_better="ece" not in metric and "nll" not in metric,
-            source="labels" if fewshot else self.source,
+            source="labels" if fewshot else "human" if people else self.source,
             similarity="cosine",
             temperature=0.25,
         )
@@ -219,8 +278,19 @@ def page(world: World) -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def full_page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The page of the untouched world, with pictures."""
+    """The page of the untouched world, with pictures and clusters."""
+    return _page(World(tmp_path_factory.mktemp("world")))
+
+
+@pytest.fixture(scope="session")
+def people_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a world of a model of people, with some answers and ratings by people, and few-shot elsewhere."""
+    world = World(tmp_path_factory.mktemp("people"), source="human_model", people=True, seconds=False)
+    world.models = ["base", "control", "aligned"]
+    return _page(world)
+
+
+def _page(world: World) -> str:
     from likemind.reporting.report import report
 
-    world = World(tmp_path_factory.mktemp("world"))
-    return report(world.write(), out=world.path / "page.html").read_text()
+    return report(world.write(), out=world.path / "page.html", labels=world.labels()).read_text()

@@ -57,17 +57,26 @@ class _Outline(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_page_stands_alone(full_page: str) -> None:
-    text = full_page
+@pytest.fixture(params=["full_page", "people_page"])
+def text(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(request.param))
+
+
+def _words(text: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", text))
+
+
+def test_page_stands_alone(text: str) -> None:
     outline = _Outline(text)
-    assert all(link.startswith(("#", "data:image/webp;base64,")) for link in outline.links)
+    assert all(link.startswith(("#", "data:image/webp;base64,", "data:image/png;base64,")) for link in outline.links)
     assert all(target.startswith("#") for target in re.findall(r"url\(\s*['\"]?([^)]*)", text))
     assert not re.search(r"@import|<link|<iframe|<img", text)
     assert "default-src 'none'" in text
 
 
-def test_page_is_sound(full_page: str) -> None:
-    outline = _Outline(full_page)
+def test_page_is_sound(text: str) -> None:
+    outline = _Outline(text)
+    assert '<html lang="en">' in text
     assert outline.open == []
     assert not outline.unnamed
     assert len(set(outline.ids)) == len(outline.ids)
@@ -78,6 +87,7 @@ def test_page_is_sound(full_page: str) -> None:
 
 
 def test_hostile_names_are_text(world: World, page: Callable[..., str]) -> None:
+    world.models = ["base", "aligned"]
     world.group = "</script><img src=x onerror=alert(2)> $x_1$"
     text = page()
     assert HOSTILE not in text
@@ -96,8 +106,7 @@ def test_same_bytes_twice(world: World) -> None:
 
 
 def test_unchanged_page_is_left(world: World) -> None:
-    world.models = ["base", "aligned"]
-    results = world.write()
+    results = world.small("base", "aligned").write()
     out = report(results, out=world.path / "page.html")
     before = out.stat().st_mtime_ns
     assert report(results, out=out) == out
@@ -105,7 +114,7 @@ def test_unchanged_page_is_left(world: World) -> None:
 
 
 def test_own_page_is_replaced(world: World) -> None:
-    world.models = ["base", "aligned"]
+    world.models, world.only = ["base"], "agreement.all"
     results = world.write()
     out = world.path / "page.html"
     with_pictures = report(results, out=out).read_text()
@@ -115,8 +124,7 @@ def test_own_page_is_replaced(world: World) -> None:
 
 
 def test_foreign_file_is_kept_unless_told(world: World) -> None:
-    world.models = ["base", "aligned"]
-    results = world.write()
+    results = world.small("base", "aligned").write()
     out = world.path / "thesis.html"
     out.write_text("three years of work")
     with pytest.raises(LikemindError, match=r"thesis\.html is not a report of ours.*--overwrite"):
@@ -131,13 +139,14 @@ def test_folder_is_refused(world: World) -> None:
 
 
 def test_unwritable_place_is_named(world: World) -> None:
-    results = world.write()
+    results = world.small("base").write()
     (world.path / "file").write_text("")
     with pytest.raises(LikemindError, match=r"cannot be written .* choose another --out"):
         report(results, out=world.path / "file" / "page.html")
 
 
 def test_no_pictures_needs_no_image_files(world: World) -> None:
+    world.models = ["base"]
     results = world.write()
     (world.path / "results-data" / "images.parquet").unlink()
     with pytest.raises(LikemindError, match=r"images\.parquet does not exist.*--no-pictures"):
@@ -165,10 +174,11 @@ def test_other_artifacts_are_refused(world: World) -> None:
 
 
 def test_verdicts_and_numbers_agree_with_the_results(world: World, full_page: str) -> None:
-    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", full_page))
+    text = _words(full_page)
     assert "Closer to simulated observers than the base model: yes, +2.9 points of agreement [2.1, 3.7]" in text
-    assert "Few-shot (5) better than the base model: no difference seen, +0.4 points of accuracy [−1.2, 2.0]" in text
-    assert "n 60 triplets · shipped against backbone" in text
+    few = "Better at few-shot learning (5 pictures a class) than the base model"
+    assert f"{few}: no difference seen, +0.4 points of accuracy [−1.2, 2.0]" in text
+    assert "n 60 triplets · simulated answers · shipped against backbone" in text
     for score in Results.load(world.write()).scores:
         if "agreement.all" in score.metric:
             value, low, high = (f"{100 * number:.1f}" for number in (score.value, score.low, score.high))
@@ -185,7 +195,8 @@ def test_verdicts_and_numbers_agree_with_the_results(world: World, full_page: st
     ],
 )
 def test_title_is_the_answer(world: World, page: Callable[..., str], verdict: str, title: str) -> None:
-    world.verdict, world.source, world.models = verdict, "human", ["base", "aligned"]
+    world.small("base", "aligned")
+    world.verdict, world.source = verdict, "human"
     assert f"<h1>{title}</h1>" in page(pictures=False)
 
 
@@ -208,13 +219,13 @@ def test_source_is_said(world: World, page: Callable[..., str], source: str, not
         "human_model": "from a model of people",
         "simulated": "no claim about people",
     }
-    assert len(captions) == 11
+    assert len(captions) == 12
     assert all(words[source] in "".join(caption) for caption in captions)
 
 
 def test_figures_are_all_there(full_page: str) -> None:
     text = full_page
-    assert text.count('class="plot"') == 2 * 4 + 8 + 8
+    assert text.count('class="plot"') == 2 * 4 + 1 + 8 + 8
     assert text.count('class="map"') == 2
     assert text.count('class="pt ') == 2 * 18
     assert text.count("<symbol ") == text.count("data:image/webp") <= 24
@@ -222,7 +233,7 @@ def test_figures_are_all_there(full_page: str) -> None:
 
 def test_credit_stands_by_every_picture(full_page: str) -> None:
     text = full_page
-    for section in ("maps", "disagreements", "neighbours"):
+    for section in ("maps", "disagreements", "neighbours", "clusters"):
         body = text.partition(f'id="{section}"')[2].partition("</section>")[0]
         assert "<use" in body
         assert f"Pictures: {CREDIT}." in body
@@ -239,7 +250,7 @@ def test_one_model_alone(world: World, page: Callable[..., str]) -> None:
 
 
 def test_two_models_without_a_control(world: World, page: Callable[..., str]) -> None:
-    world.models = ["base", "aligned"]
+    world.small("base", "aligned")
     text = page(pictures=False)
     assert "There is no control here" in text
     assert "than the teacher" not in text

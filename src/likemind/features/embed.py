@@ -12,7 +12,7 @@ import torch
 
 from likemind.artifacts import Artifact, write_atomic, write_json
 from likemind.backbones.timm import load_backbone
-from likemind.errors import LikemindError
+from likemind.errors import LikemindError, shown
 from likemind.features.store import FeatureStore
 from likemind.images.collection import ImageCollection, open_images
 from likemind.memory import keep_freed_memory
@@ -56,7 +56,8 @@ def embed(
         precision: Of the network's arithmetic; features are stored as float32. ``auto`` is float32 on a CPU (rows then
             agree within 1e-4 across machines) and bfloat16 on a GPU.
         engine: ``local``.
-        skip_bad: Leave out images that cannot be read, and list them in ``run.json``, instead of stopping.
+        skip_bad: Leave out images that cannot be read, and list them in ``run.json``, instead of stopping; what was done
+            before a stop is kept.
         verify: Read the images' bytes again instead of trusting remembered hashes.
         overwrite: Replace another run at ``out``.
 
@@ -78,14 +79,20 @@ def embed(
         "preprocessing": model.preprocessing.model_dump(mode="json"),
         "layer": model.layer,
         "precision": resolve_precision(precision),
-        "skip_bad": skip_bad,
     }
     inputs = {"images": collection.key(verify=verify)}
     with Artifact(out, verb="embed", config=config, inputs=inputs, overwrite=overwrite) as work:
         if not work.done:
             _write_shards(work.path, collection, model, config["precision"] == "bfloat16", skip_bad)
             work.figures = {"backbone_name": model.name, **_join(work.path, collection, model.dim)}
-    return FeatureStore.load(out, verify=verify)
+    store = FeatureStore.load(out, verify=verify)
+    bad = store.run["figures"]["left_out"]
+    if bad and not skip_bad:
+        raise LikemindError(
+            f"{out} was made without {len(bad)} images that cannot be read ({shown(bad[0])}): pass --skip-bad again, or "
+            "mend them"
+        )
+    return store
 
 
 def resolve_precision(precision: str) -> str:

@@ -49,10 +49,19 @@ class MetricId(NamedTuple):
     @classmethod
     def parse(cls, metric: str) -> MetricId:
         """Take an id apart; parts that it lacks are empty."""
-        rest, _, layer = metric.partition("@")
-        dataset, _, rest = rest.partition("/")
-        split, _, stem = rest.partition("/")
+        rest, _, layer = metric.rpartition("@") if "@" in metric else (metric, "", "")
+        dataset, split, stem = [*rest.rsplit("/", 2), "", ""][:3]  # from the right: a data set's name may hold anything
         return cls(dataset, split, stem, layer)
+
+    @property
+    def prefix(self) -> str:
+        """``dataset/split``."""
+        return f"{self.dataset}/{self.split}"
+
+    @property
+    def family(self) -> str:
+        """First part of the stem: ``agreement.all`` → agreement."""
+        return self.stem.partition(".")[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,23 +162,54 @@ class Evidence:
         """``before`` and, where there is one, ``after``."""
         return [self.before] if self.after is None else [self.before, self.after]
 
+    @property
+    def name(self) -> str:
+        """First part of the ids of the run's own scores."""
+        return str(self.dataset["name"])
+
+    @property
+    def tasks(self) -> str:
+        """First parts of the few-shot ids on classes that nobody was trained on, such as ``caltech101/unseen``."""
+        return str(self.dataset.get("tasks") or f"{self.name}/{HELDOUT}")
+
+    @cached_property
+    def recorded(self) -> list[tuple[str, str]]:
+        """Recorded answers and ratings that were scored, answers first: pairs of ``dataset/split`` and stem."""
+        named = [(f"{name}/inside", "accuracy") for name in self.data.description.answers]
+        named += [(f"{name}/inside", "rsa.spearman") for name in self.data.description.ratings]
+        scored = {(prefix, stem) for _, _, prefix, stem in self._scores}
+        return [one for one in named if one in scored]
+
+    def prefix(self, stem: str, split: str = HELDOUT) -> str:
+        """Return the first parts of a metric's id on the run's own data, or on the classes that serve for few-shot."""
+        few = stem.partition(".")[0] in ("fewshot", "centroid")
+        return self.tasks if few and split == HELDOUT else f"{self.name}/{split}"
+
     @cached_property
     def _scores(self) -> dict[tuple[str, str, str, str], Score]:
-        own = self.dataset["name"]
         found: dict[tuple[str, str, str, str], Score] = {}
         for score in self.results.scores:
             metric = MetricId.parse(score.metric)
-            if metric.dataset == own:
-                found[score.model, metric.layer, metric.split, metric.stem] = score
+            found[score.model, metric.layer, metric.prefix, metric.stem] = score
         return found
 
     def score(self, place: Place, stem: str, split: str = HELDOUT) -> Score | None:
-        """Return a score on the run's own data set, or None."""
-        return self._scores.get((place.model, place.layer, split, stem))
+        """Return a score on the run's own data set or its few-shot classes, or None."""
+        return self.score_at(place, self.prefix(stem, split), stem)
+
+    def score_at(self, place: Place, prefix: str, stem: str) -> Score | None:
+        """Return the score with this id, or None."""
+        return self._scores.get((place.model, place.layer, prefix, stem))
 
     def splits(self, stem: str) -> list[str]:
-        """Return the splits and shifts on which ``stem`` was scored, in the order of the scores."""
-        return list(dict.fromkeys(split for _, _, split, name in self._scores if name == stem))
+        """Return the splits and shifts of the run's own data on which ``stem`` was scored, in the order of scores."""
+        found = [MetricId.parse(score.metric) for score in self.results.scores]
+        return list(dict.fromkeys(one.split for one in found if (one.dataset, one.stem) == (self.name, stem)))
+
+    @cached_property
+    def sources(self) -> list[str]:
+        """Where the answers behind the scores come from, in the order of the scores."""
+        return list(dict.fromkeys(score.source for score in self.results.scores))
 
     @cached_property
     def item_of(self) -> dict[str, Item]:
@@ -225,6 +265,8 @@ def _embeddings(path: Path, items: int) -> dict[Place, np.ndarray]:
 
 
 def _choices(path: Path, data: EvaluationSet) -> dict[Place, Choices]:
+    if not (path / "choices.parquet").exists():
+        return {}
     table = read_table(path / "choices.parquet")
     columns = {name: np.array(table.column(name).to_pylist(), dtype=object) for name in ("model", "layer", "level")}
     items = np.stack([np.array(table.column(f"item_{k}").to_pylist(), dtype=object) for k in range(3)], axis=1)
@@ -255,7 +297,7 @@ def _three(table: Any, name: str) -> np.ndarray:
 
 
 def groups_of(items: Sequence[Item], most: int) -> list[str]:
-    """Return the groups, the largest first; where there are more than ``most``, the largest ``most`` alone."""
-    names, counts = np.unique([item.group for item in items], return_counts=True)
+    """Return the groups that have a name, the largest first; of more than ``most``, the largest ``most`` alone."""
+    names, counts = np.unique([item.group for item in items if item.group], return_counts=True)
     order = np.lexsort((names, -counts))
     return [str(names[row]) for row in order[:most]]

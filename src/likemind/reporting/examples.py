@@ -218,4 +218,4 @@ def _ring(evidence: Evidence, album: Album, place: Place, name: str) -> Ring:
     distance[row] = np.inf
     nearest = [evidence.data.items[other] for other in np.argsort(distance, kind="stable")[:NEIGHBOURS] if other != row]
     group = evidence.item_of[name].group
-    return Ring(place, [Shown(item, album.symbol(item.id), item.group == group) for item in nearest])
+    return Ring(place, [Shown(item, album.symbol(item.id), bool(group) and item.group == group) for item in nearest])

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 SLOTS = 8
 BINS = 10
 DOTS = 300
-_INK, _MUTED, _LINE, _TRACK, _PAPER = "#fe9901", "#fe9902", "#fe9903", "#fe9904", "#fe9905"
+INK, MUTED, LINE, TRACK, PAPER = "#fe9901", "#fe9902", "#fe9903", "#fe9904", "#fe9905"
 _VARIABLES = {
-    _INK: "currentColor",
-    _MUTED: "var(--muted)",
-    _LINE: "var(--line)",
-    _TRACK: "var(--track)",
-    _PAPER: "var(--card)",
+    INK: "currentColor",
+    MUTED: "var(--muted)",
+    LINE: "var(--line)",
+    TRACK: "var(--track)",
+    PAPER: "var(--card)",
 }
 _FIXED_SLOTS = {"base": 0, "teacher": 1, "control": 2, "aligned": 3}
 _STYLE: dict[Any, Any] = {
@@ -42,13 +42,13 @@ _STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "font.family": "DejaVu Sans",
     "font.size": 9,
-    "text.color": _INK,
-    "axes.labelcolor": _MUTED,
-    "axes.edgecolor": _LINE,
-    "xtick.color": _LINE,
-    "ytick.color": _LINE,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _MUTED,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": LINE,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.labelsize": 8.5,
@@ -57,6 +57,9 @@ _STYLE: dict[Any, Any] = {
     "axes.linewidth": 0.8,
     "lines.solid_capstyle": "round",
 }
+
+
+Span = tuple[float, float]
 
 
 class Bar(NamedTuple):
@@ -93,13 +96,13 @@ def score_bars(bars: Sequence[Bar], measure: Measure, about: str) -> Markup:
         measure: How the numbers are written.
         about: What a reader who cannot see the figure should hear.
     """
-    with _figure(4.9, 0.62 + 0.31 * len(bars)) as (figure, axes):
+    with canvas(4.9, 0.62 + 0.31 * len(bars)) as (figure, axes):
         scale = measure.scale
         for y, (_, slot, score) in enumerate(bars):
             if score.ceiling is not None:
-                axes.barh(y, score.ceiling * scale, height=0.62, color=_TRACK, linewidth=0)
-            axes.barh(y, score.value * scale, height=0.62, color=_slot(slot), linewidth=0)
-            axes.plot([score.low * scale, score.high * scale], [y, y], color=_INK, linewidth=1.5)
+                axes.barh(y, score.ceiling * scale, height=0.62, color=TRACK, linewidth=0)
+            axes.barh(y, score.value * scale, height=0.62, color=slot_colour(slot), linewidth=0)
+            axes.plot([score.low * scale, score.high * scale], [y, y], color=INK, linewidth=1.5)
         chances = {bar.score.chance for bar in bars if bar.score.chance is not None}
         ceilings = {bar.score.ceiling for bar in bars if bar.score.ceiling is not None}
         top = max([*(bar.score.high for bar in bars), *chances, *ceilings]) * scale
@@ -109,16 +112,16 @@ def score_bars(bars: Sequence[Bar], measure: Measure, about: str) -> Markup:
         for y, bar in enumerate(bars):
             axes.text(top * 1.13, y, measure.number(bar.score.value), va="center", ha="right")
         axes.set_xlim(min(0.0, *(bar.score.low * scale for bar in bars)), top * 1.14)
-        axes.set_yticks(range(len(bars)), [bar.label for bar in bars], color=_INK)
+        axes.set_yticks(range(len(bars)), [bar.label for bar in bars], color=INK)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        return _inline(figure, about)
+        return inline(figure, about)
 
 
 def _marks(axes: Axes, name: str, values: Sequence[float], style: str) -> None:
     if len(values) == 1:
-        axes.plot([values[0]] * 2, [-0.5, axes.get_ylim()[0]], color=_MUTED, linewidth=1, linestyle=style)
-        axes.text(values[0], -0.6, name, color=_MUTED, ha="center", va="bottom", fontsize=8.5)
+        axes.plot([values[0]] * 2, [-0.5, axes.get_ylim()[0]], color=MUTED, linewidth=1, linestyle=style)
+        axes.text(values[0], -0.6, name, color=MUTED, ha="center", va="bottom", fontsize=8.5)
 
 
 def equal_bins(x: np.ndarray, y: np.ndarray, bins: int = BINS) -> list[Bin]:
@@ -146,13 +149,13 @@ def reliability_bins(choices: Choices) -> dict[str, list[Bin]]:
     return found
 
 
-def reliability(bins: dict[str, list[Bin]], slot: int, span: tuple[float, float], about: str) -> Markup:
+def reliability(bins: dict[str, list[Bin]], slot: int, span: Span, about: str) -> Markup:
     """Draw a reliability diagram on the axes ``span`` × ``span``: hollow before, filled after."""
-    with _figure(2.4, 2.3) as (figure, axes):
-        axes.plot(span, span, color=_LINE, linewidth=1, linestyle="--")
+    with canvas(2.4, 2.3) as (figure, axes):
+        axes.plot(span, span, color=LINE, linewidth=1, linestyle="--")
         for name, drawn in bins.items():
             after = name == "after"
-            color = _slot(slot) if after else _MUTED
+            color = slot_colour(slot) if after else MUTED
             x, y = [one.x for one in drawn], [one.y for one in drawn]
             axes.vlines(x, [one.low for one in drawn], [one.high for one in drawn], color=color, linewidth=1)
             axes.plot(
@@ -162,25 +165,26 @@ def reliability(bins: dict[str, list[Bin]], slot: int, span: tuple[float, float]
                 linewidth=1.6 if after else 1,
                 marker="o",
                 markersize=4.2,
-                markerfacecolor=color if after else _PAPER,
+                markerfacecolor=color if after else PAPER,
             )
         axes.set(xlim=span, ylim=span, xlabel="model’s confidence", ylabel="observers’ share")
         ticks = [tick / 5 for tick in range(6) if span[0] <= tick / 5 <= span[1]]
         axes.set_xticks(ticks)
         axes.set_yticks(ticks)
         axes.set_aspect("equal")
-        return _inline(figure, about)
+        return inline(figure, about)
 
 
-def doubt(entropy: np.ndarray, seconds: np.ndarray, slot: int, span: tuple[float, float], about: str) -> Markup:
+def doubt(entropy: np.ndarray, seconds: np.ndarray, slot: int, spans: tuple[Span, Span], about: str) -> Markup:
     """Draw response time against the model’s entropy: some triplets as dots, all in equal bins with intervals.
 
     Shapes:
-        entropy: (n,) nats. seconds: (n,), finite. ``span``: the seconds shown.
+        entropy: (n,) nats. seconds: (n,), finite. ``spans``: the nats and the seconds shown.
     """
-    with _figure(2.4, 2.2) as (figure, axes):
+    with canvas(2.4, 2.2) as (figure, axes):
         shown = np.unique(np.linspace(0, len(entropy) - 1, min(DOTS, len(entropy))).astype(int))
-        shown = shown[(seconds[shown] >= span[0]) & (seconds[shown] <= span[1])]
+        for values, (low, high) in zip((entropy, seconds), spans, strict=True):
+            shown = shown[(values[shown] >= low) & (values[shown] <= high)]
         axes.plot(
             entropy[shown],
             seconds[shown],
@@ -188,21 +192,20 @@ def doubt(entropy: np.ndarray, seconds: np.ndarray, slot: int, span: tuple[float
             marker="o",
             markersize=1.8,
             markeredgewidth=0,
-            color=_MUTED,
+            color=MUTED,
             alpha=0.45,
         )
         drawn = equal_bins(entropy, seconds)
         x = [one.x for one in drawn]
-        axes.vlines(x, [one.low for one in drawn], [one.high for one in drawn], color=_slot(slot), linewidth=1.4)
-        axes.plot(x, [one.y for one in drawn], color=_slot(slot), linewidth=1.8, marker="o", markersize=4.2)
-        axes.set(
-            xlim=(0, 1.14), xticks=(0, 0.5, 1), ylim=span, xlabel="model’s entropy, nats", ylabel="response time, s"
-        )
-        return _inline(figure, about)
+        axes.vlines(x, [one.low for one in drawn], [one.high for one in drawn], color=slot_colour(slot), linewidth=1.4)
+        axes.plot(x, [one.y for one in drawn], color=slot_colour(slot), linewidth=1.8, marker="o", markersize=4.2)
+        axes.set(xlim=spans[0], ylim=spans[1], xlabel="model’s entropy, nats", ylabel="response time, s")
+        axes.locator_params(axis="x", nbins=4)
+        return inline(figure, about)
 
 
 @contextlib.contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+def canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     """Yield a figure of so many inches with one pair of axes, in the page's style."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -212,11 +215,12 @@ def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
         yield figure, figure.add_subplot(facecolor="none")
 
 
-def _slot(slot: int) -> str:
+def slot_colour(slot: int) -> str:
+    """Return the placeholder of a model’s colour."""
     return f"#fe88{slot:02x}"
 
 
-def _inline(figure: Figure, about: str) -> Markup:
+def inline(figure: Figure, about: str) -> Markup:
     """Return the figure as an SVG element without ids, fonts, dates or colours of its own."""
     import matplotlib as mpl
 
@@ -242,7 +246,7 @@ def _tidy(svg: str, about: str) -> str:
 
 def _all_variables() -> Iterator[tuple[str, str]]:
     yield from _VARIABLES.items()
-    yield from ((_slot(slot), f"var(--m{slot})") for slot in range(SLOTS))
+    yield from ((slot_colour(slot), f"var(--m{slot})") for slot in range(SLOTS))
 
 
 def _own_ids(body: str, about: str) -> str:

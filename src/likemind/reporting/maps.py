@@ -67,6 +67,14 @@ class Maps:
     n: int
     method: str
 
+    @property
+    def named(self) -> list[tuple[str, list[str]]]:
+        """Every group with the names of its items, for those who read rather than point."""
+        names: dict[str, list[str]] = {}
+        for point in self.maps[0].points:
+            names.setdefault(point.item.group, []).append(point.item.name)
+        return [(group or "no group", sorted(found)) for group, found in sorted(names.items())]
+
 
 def draw_maps(evidence: Evidence, album: Album) -> Maps | None:
     """Lay out the held-out items before and after; None without embeddings or with under four items."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +12,20 @@ import numpy as np
 from markupsafe import Markup
 
 from likemind.reporting import figures, words
-from likemind.reporting.evidence import HELDOUT
+from likemind.reporting.clusters import contact_sheet
+from likemind.reporting.evidence import HELDOUT, MetricId
 from likemind.reporting.examples import gallery, neighbourhoods
+from likemind.reporting.frontier import draw_frontier
+from likemind.reporting.identity import made, settings, sources
 from likemind.reporting.maps import GROUP_COLOURS, SIDE, draw_maps
+from likemind.reporting.matrices import RAMP, draw_groups, draw_matrices
+from likemind.reporting.tables import all_comparisons, all_scores, level_heading, main_table
 from likemind.reporting.thumbnails import Album
-from likemind.reporting.verdicts import all_comparisons, all_scores, headline, level_heading, main_table, themes
+from likemind.reporting.verdicts import headline, themes
 
 if TYPE_CHECKING:
+    from likemind.artifacts import PathLike
     from likemind.reporting.evidence import Choices, Evidence, Place
-
-_LEVELS = ("all", "between_class", "class_border", "within_class")
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class PanelSet:
     panels: list[Panel]
 
 
-def render(evidence: Evidence, *, pictures: bool, key: str) -> bytes:
+def render(evidence: Evidence, *, labels: PathLike | None, pictures: bool, key: str) -> bytes:
     """Return the whole page.
 
     Raises:
@@ -60,45 +63,59 @@ def render(evidence: Evidence, *, pictures: bool, key: str) -> bytes:
         "two": lambda value: f"{value:.2f}".replace("-", "−"),
         "capitalize_first": lambda text: text[:1].upper() + text[1:],
     }
-    page = environment.get_template("template.html.j2").render(context(evidence, pictures=pictures, key=key))
+    filled = context(evidence, Album(evidence.data, pictures=pictures), labels)
+    credits_ = words.credits_of(evidence.dataset["licences"]) if pictures else []
+    page = environment.get_template("template.html.j2").render(filled, key=key, credits=credits_)
     return (page + "\n").encode()
 
 
-def context(evidence: Evidence, *, pictures: bool, key: str) -> dict[str, Any]:
+def context(evidence: Evidence, album: Album, labels: PathLike | None) -> dict[str, Any]:
     """Return what the template is filled with."""
     source = str(evidence.dataset["source"])
     observers = words.OBSERVERS.get(source, source)
     slots = figures.slots_of(evidence.models)
-    album = Album(evidence.data, pictures=pictures)
-    maps = draw_maps(evidence, album)
-    return {
-        "key": key,
+    matrices = draw_matrices(evidence)
+    shown: dict[str, Any] = {
         "evidence": evidence,
         "dataset": evidence.dataset,
         "observers": observers,
-        "notice": words.notice(source),
+        "notice": words.notice(source, evidence.sources),
         "answers": words.answers(source),
-        "credits": words.credits_of(evidence.dataset["licences"]) if pictures else [],
         "headline": headline(evidence, observers),
         "themes": themes(evidence, observers),
+        "tasks": words.tasks_name(evidence.tasks) if evidence.dataset.get("tasks") else "",
         "table": main_table(evidence),
         "levels": _levels(evidence, slots),
+        "frontier": draw_frontier(evidence, slots),
+        "matrices": matrices,
+        "ramp": RAMP,
+        "groups": None if matrices else draw_groups(evidence, observers),
         "reliability": _reliability(evidence, slots, observers),
         "doubt": _doubt(evidence, slots),
-        "maps": maps,
-        "gallery": gallery(evidence, album, observers),
-        "neighbourhoods": neighbourhoods(evidence, album),
-        "thumbnails": album.thumbnails(),
+        **_pictured(evidence, album, observers, labels),
         "slots": slots,
-        "side": SIDE,
-        "half": round(maps.radius * 0.86, 1) if maps else 0,
-        "grey": GROUP_COLOURS,
         "bins": figures.BINS,
         "dots": figures.DOTS,
         "scores": all_scores(evidence),
         "comparisons": all_comparisons(evidence),
         **_identity(evidence),
         **_script(),
+    }
+    return shown
+
+
+def _pictured(evidence: Evidence, album: Album, observers: str, labels: PathLike | None) -> dict[str, Any]:
+    """Return the sections with pictures, and last the pictures that they ask for."""
+    maps = draw_maps(evidence, album)
+    return {
+        "maps": maps,
+        "side": SIDE,
+        "half": round(maps.radius * 0.86, 1) if maps else 0,
+        "grey": GROUP_COLOURS,
+        "gallery": gallery(evidence, album, observers),
+        "neighbourhoods": neighbourhoods(evidence, album),
+        "sheet": contact_sheet(evidence, album, labels),
+        "thumbnails": album.thumbnails(),
     }
 
 
@@ -110,23 +127,28 @@ def _script() -> dict[str, Any]:
 
 
 def _identity(evidence: Evidence) -> dict[str, Any]:
-    run = evidence.run
-    told = {"dataset", "data", "models", "seed", "versions"}
-    rest = {name: value for name, value in sorted(run.items()) if name not in told}
     return {
-        "run": run,
-        "models": {model: run.get("models", {}).get(model, {}) for model in evidence.models},
+        "run": evidence.run,
+        "models": made(evidence),
+        "sources": sources(evidence),
         "similarities": sorted({score.similarity for score in evidence.results.scores}),
-        "rest": json.dumps(rest, indent=2, sort_keys=True, ensure_ascii=False) if rest else "",
+        "rest": settings(evidence),
     }
 
 
 def _levels(evidence: Evidence, slots: dict[str, int]) -> list[PanelSet]:
     found = []
     for split in evidence.splits("agreement.all"):
-        panels = [panel for level in _LEVELS if (panel := _level(evidence, slots, split, f"agreement.{level}"))]
+        panels = [panel for stem in _stems(evidence) if (panel := _level(evidence, slots, split, stem))]
         found.append(PanelSet(split, panels))
     return found
+
+
+def _stems(evidence: Evidence) -> list[str]:
+    """Return the metrics of agreement: the levels that have a name here, then any others."""
+    scored = [MetricId.parse(score.metric).stem for score in evidence.results.scores]
+    named = [f"agreement.{level}" for level in words.LEVELS]
+    return list(dict.fromkeys([*named, *(stem for stem in scored if stem.startswith("agreement."))]))
 
 
 def _level(evidence: Evidence, slots: dict[str, int], split: str, stem: str) -> Panel | None:
@@ -152,8 +174,7 @@ def _reliability(evidence: Evidence, slots: dict[str, int], observers: str) -> l
         for place in evidence.places
         if place in evidence.choices and (bins := figures.reliability_bins(evidence.choices[place]))
     }
-    values = [value for bins in drawn.values() for some in bins.values() for one in some for value in (one.x, one.low)]
-    span = (max(0.0, np.floor(min(values) * 10) / 10), 1.02) if values else (0.0, 1.0)
+    span = _square([one for bins in drawn.values() for some in bins.values() for one in some])
     panels = []
     for place, bins in drawn.items():
         parts = [f"{name} {_said(evidence, place, f'ece.{name}')}" for name in ("before", "after")]
@@ -164,24 +185,37 @@ def _reliability(evidence: Evidence, slots: dict[str, int], observers: str) -> l
     return panels
 
 
+def _square(bins: list[figures.Bin]) -> figures.Span:
+    """Return the span, in whole tenths, that holds all bins on both axes."""
+    values = [value for one in bins for value in (one.x, one.low, one.high)]
+    if not values:
+        return 0.0, 1.0
+    return max(0.0, float(np.floor(min(values) * 10) / 10)), min(1.02, float(np.ceil(max(values) * 10) / 10) + 0.02)
+
+
 def _doubt(evidence: Evidence, slots: dict[str, int]) -> list[Panel]:
     timed = {place: evidence.choices[place] for place in evidence.places if place in evidence.choices}
     timed = {place: choices for place, choices in timed.items() if np.isfinite(choices.response_time).sum() > 2}
     if not timed:
         return []
-    seconds = np.concatenate([choices.response_time[np.isfinite(choices.response_time)] for choices in timed.values()])
-    low, high = np.percentile(seconds, [1, 99])
-    room = 0.08 * (high - low) or 0.1
+    rows = {place: np.isfinite(choices.response_time) for place, choices in timed.items()}
+    seconds = np.concatenate([choices.response_time[rows[place]] for place, choices in timed.items()])
+    nats = {place: entropy_of(choices)[rows[place]] for place, choices in timed.items()}
+    spans = (_span(np.concatenate(list(nats.values())), 1, 100), _span(seconds, 1, 99))
     panels = []
     for place, choices in timed.items():
-        rows = np.isfinite(choices.response_time)
-        note = f"ρ {_said(evidence, place, 'entropy_rt.spearman')} · n\u00a0{words.count(int(rows.sum()))}"
+        note = f"ρ {_said(evidence, place, 'entropy_rt.spearman')} · n\u00a0{words.count(len(nats[place]))}"
         about = f"Response time in seconds against the entropy of {place.label}: rank correlation {note}."
-        svg = figures.doubt(
-            entropy_of(choices)[rows], choices.response_time[rows], slots[place.model], (low - room, high + room), about
-        )
-        panels.append(Panel(place.label, note, svg))
+        taken = choices.response_time[rows[place]]
+        panels.append(Panel(place.label, note, figures.doubt(nats[place], taken, slots[place.model], spans, about)))
     return panels
+
+
+def _span(values: np.ndarray, low: float, high: float) -> figures.Span:
+    """Return the span between two percentiles, with a little room."""
+    start, end = np.percentile(values, [low, high])
+    room = 0.08 * (end - start) or 0.1
+    return float(start - room), float(end + room)
 
 
 def entropy_of(choices: Choices) -> np.ndarray:

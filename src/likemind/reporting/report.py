@@ -11,18 +11,26 @@ from likemind.artifacts import read_run, write_atomic
 from likemind.errors import LikemindError
 from likemind.hashes import key_of
 from likemind.progress import log
+from likemind.reporting.clusters import labels_key
 from likemind.reporting.evidence import load_evidence
 from likemind.reporting.page import render
 
 if TYPE_CHECKING:
     from likemind.artifacts import PathLike
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 _MARK = re.compile(rb'<meta name="likemind-key" content="([0-9a-f]{64})">')
 _HEAD = 4096
 
 
-def report(results: PathLike, *, out: PathLike, pictures: bool = True, overwrite: bool = False) -> Path:
+def report(
+    results: PathLike,
+    *,
+    out: PathLike,
+    labels: PathLike | None = None,
+    pictures: bool = True,
+    overwrite: bool = False,
+) -> Path:
     """Write results as one self-contained HTML page.
 
     The page loads nothing from anywhere and reads without scripts. The same results give the same bytes.
@@ -30,6 +38,7 @@ def report(results: PathLike, *, out: PathLike, pictures: bool = True, overwrite
     Args:
         results: A directory that ``evaluate`` wrote.
         out: The page, such as ``runs/demo/report.html``. A page that we wrote is replaced, or left if nothing changed.
+        labels: A directory that ``label`` wrote, whose clusters are shown; without, that section is left out.
         pictures: Show the data set's pictures; without, no image file is needed and names stand in their place.
         overwrite: Replace ``out`` even if it is not ours.
 
@@ -37,7 +46,7 @@ def report(results: PathLike, *, out: PathLike, pictures: bool = True, overwrite
         The page's path.
 
     Raises:
-        LikemindError: The results, their data or pictures are missing, or ``out`` holds something that is not ours.
+        LikemindError: Results, labels, data or pictures are missing, or ``out`` holds something that is not ours.
 
     Example:
         >>> report("runs/demo/results", out="runs/demo/report.html")  # doctest: +SKIP
@@ -47,13 +56,14 @@ def report(results: PathLike, *, out: PathLike, pictures: bool = True, overwrite
     key = key_of(
         verb="report",
         results=str(read_run(results, verb="evaluate")["key"]),
+        labels=labels_key(labels),
         pictures=pictures,
         recipe_version=RECIPE_VERSION,
     )
     if _holds(page, overwrite=overwrite) == key:
         log.info("%s: unchanged, nothing to do", page)
         return page
-    written = render(load_evidence(results), pictures=pictures, key=key)
+    written = render(load_evidence(results), labels=labels, pictures=pictures, key=key)
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(page, written)

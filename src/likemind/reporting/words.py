@@ -6,11 +6,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from likemind.evaluation.results import Score
 
 OBSERVERS = {"human": "people", "human_model": "a model of people", "simulated": "simulated observers"}
+_SOURCES = {
+    "human": "answers from people",
+    "human_model": "answers from a model of people",
+    "simulated": "simulated answers",
+    "pseudo": "answers from the teacher",
+    "labels": "labels, no answers",
+}
 _ANSWERS = {
     "human": "Answers: recorded from people.",
     "human_model": "Answers: from a model of people, not from people themselves.",
@@ -20,6 +27,12 @@ _NOTICES = {
     "human": "",
     "human_model": "The answers on this page come from a model of people, which may differ from people.",
     "simulated": "The answers on this page are simulated. Nothing on it is a claim about people.",
+}
+_MIXED = {
+    "human_model": "Most answers on this page come from a model of people, which may differ from people. "
+    "What people themselves answered is marked “answers from people”.",
+    "simulated": "Most answers on this page are simulated and are no claim about people. "
+    "What people themselves answered is marked “answers from people”.",
 }
 LEVELS = {
     "all": "All triplets",
@@ -33,7 +46,12 @@ _SPLITS = {
     "train": "training items",
     "validation": "validation items",
 }
-_AGAINST = {"base": "the base model", "teacher": "the teacher", "control": "the control"}
+_AGAINST = {
+    "base": "the base model",
+    "teacher": "the teacher",
+    "control": "the control",
+    "aligned": "the aligned model",
+}
 
 
 @dataclass(frozen=True)
@@ -112,14 +130,16 @@ def counts(numbers: Sequence[int]) -> str:
     return count(low) if low == high else f"{count(low)}–{count(high)}"
 
 
-def frame(scores: Sequence[Score], stem: str) -> str:
-    """Write what scores share: n, chance and ceiling."""
+def frame(scores: Sequence[Score], stem: str, *, sourced: bool = True) -> str:
+    """Write what scores share: n, chance, ceiling and, where ``sourced``, whose answers they rest on."""
     how = measure(stem)
     parts = [f"n\u00a0{counts([score.n for score in scores])} {how.counted}"]
     for name in ("chance", "ceiling"):
         known = [value for score in scores if (value := getattr(score, name)) is not None]
         span = dict.fromkeys(how.number(value) for value in (min(known), max(known))) if known else []
         parts.append(f"{name} {' to '.join(span)}" if known else f"no {name}")
+    if sourced:
+        parts += dict.fromkeys(source_name(score.source) for score in scores)
     return " · ".join(parts)
 
 
@@ -143,14 +163,26 @@ def level_name(level: str) -> str:
     return LEVELS.get(level, level)
 
 
+def tasks_name(tasks: str) -> str:
+    """Name the classes that few-shot is tried on: ``caltech101/unseen`` → caltech101, unseen classes."""
+    dataset, _, split = tasks.partition("/")
+    return f"{dataset}, {split or 'other'} classes"
+
+
+def source_name(source: str) -> str:
+    """Say beside a number whose answers it rests on."""
+    return _SOURCES.get(source, f"answers: {source}")
+
+
 def answers(source: str) -> str:
     """Say in a caption where the answers come from."""
     return _ANSWERS.get(source, f"Answers: {source}.")
 
 
-def notice(source: str) -> str:
-    """Say at the top what the answers do not show, or nothing."""
-    return _NOTICES.get(source, "")
+def notice(source: str, others: Collection[str] = ()) -> str:
+    """Say at the top what the answers do not show, or nothing; ``others`` are the sources of single numbers."""
+    mixed = "human" in others and source in _MIXED
+    return _MIXED[source] if mixed else _NOTICES.get(source, "")
 
 
 def credits_of(licences: dict[str, str]) -> list[str]:
