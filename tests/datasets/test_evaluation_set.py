@@ -10,6 +10,7 @@ from PIL import Image
 
 from likemind.datasets.evaluation_set import Description, EvaluationSet, write_description
 from likemind.errors import LikemindError
+from likemind.readers.ratings import RatingMatrix
 from likemind.triplets import Triplets, write_table
 
 if TYPE_CHECKING:
@@ -134,3 +135,84 @@ def test_the_description_is_checked(folder: Path, change: dict[str, Any], said: 
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(LikemindError, match=said):
         EvaluationSet.load(folder)
+
+
+# --- recorded answers and ratings
+
+
+@pytest.fixture
+def recorded(folder: Path) -> Path:
+    """The folder with answers and ratings, some about what it has no picture of."""
+    names = ["a.png", "beast", "unicorn", "thing", "7"]
+    indices = np.array([[0, 1, 3], [1, 2, 3], [4, 3, 0], [1, 0, 3]])
+    Triplets(names, indices, choice=np.array([0, 1, 2, 1]), source="human").to_parquet(folder / "asked.parquet")
+    apart = np.abs(np.subtract.outer(np.arange(4.0), np.arange(4.0)))
+    RatingMatrix(["unicorn", "bug", "f.png", "beast"], apart).to_parquet(folder / "rated.parquet")
+    path = folder / "dataset.json"
+    about = {"tasks": "six/unseen", "answers": {"asked": "asked.parquet"}, "ratings": {"rated": "rated.parquet"}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | about))
+    return folder
+
+
+def test_a_name_is_an_items_or_a_categorys(recorded: Path) -> None:
+    data = EvaluationSet.load(recorded)
+    wanted = {"bug": [0, 1], "c.png": [2], "beast": [3, 4], "7": [5]}
+    assert data.rows_of(["bug", "unicorn", "c.png", "beast", "", "7"]) == wanted
+    assert list(data.rows_of(["beast", "bug"])) == ["beast", "bug"]
+    assert data.rows_of([]) == {}
+
+
+def test_where_a_category_has_an_items_name_the_item_is_meant(folder: Path) -> None:
+    items(folder, category=["b.png", "b.png", "thing", "beast", "beast", "x"])
+    assert EvaluationSet.load(folder).rows_of(["b.png", "thing"]) == {"b.png": [1], "thing": [2]}
+
+
+def test_answers_about_what_is_not_there_are_left_out(recorded: Path) -> None:
+    found = EvaluationSet.load(recorded).answers("asked")
+    assert [[found.items[k] for k in row] for row in found.indices] == [
+        ["a.png", "beast", "thing"],
+        ["7", "thing", "a.png"],
+        ["beast", "a.png", "thing"],
+    ]
+    assert found.odd_items == ["a.png", "a.png", "a.png"]
+    assert found.source == "human"  # whatever the main answers are
+    assert EvaluationSet.load(recorded).description.source == "simulated"
+
+
+def test_ratings_of_what_is_not_there_are_left_out(recorded: Path) -> None:
+    found = EvaluationSet.load(recorded).ratings("rated")
+    assert list(found.items) == ["bug", "f.png", "beast"]
+    np.testing.assert_array_equal(found.dissimilarities, [[0, 1, 2], [1, 0, 1], [2, 1, 0]])
+
+
+def test_a_folder_need_not_have_them(folder: Path) -> None:
+    about = EvaluationSet.load(folder).description
+    assert (about.tasks, about.answers, about.ratings) == ("", {}, {})
+
+
+@pytest.mark.parametrize("part", ["asked.parquet", "rated.parquet"])
+def test_the_key_follows_them_too(recorded: Path, part: str) -> None:
+    before = EvaluationSet.load(recorded).key
+    path = recorded / part
+    path.write_bytes(path.read_bytes() + b" ")
+    assert EvaluationSet.load(recorded).key != before
+    path.unlink()
+    with pytest.raises(LikemindError, match=part):
+        _ = EvaluationSet.load(recorded).key
+
+
+@pytest.mark.parametrize(("part", "call"), [("asked.parquet", "answers"), ("rated.parquet", "ratings")])
+def test_their_files_are_named_when_they_are_broken(recorded: Path, part: str, call: str) -> None:
+    data = EvaluationSet.load(recorded)
+    (recorded / part).write_bytes(b"not Parquet")
+    with pytest.raises(LikemindError, match=rf"{part} is not a readable Parquet file") as error:
+        getattr(data, call)(part.removesuffix(".parquet"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("change", [{"answers": ["asked.parquet"]}, {"ratings": {"rated": 1}}, {"tasks": None}])
+def test_they_are_named_in_the_description_as_they_must_be(recorded: Path, change: dict[str, Any]) -> None:
+    path = recorded / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(LikemindError, match=rf"dataset\.json: {next(iter(change))}"):
+        EvaluationSet.load(recorded)

@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from likemind.artifacts import read_run
@@ -17,6 +19,7 @@ from likemind.errors import LikemindError
 from likemind.teacher import teach as module
 from likemind.teacher.teach import cross_validate, teach
 from likemind.teacher.teacher import IDENTITY, Teacher
+from likemind.triplets import Triplets, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,7 +201,7 @@ def test_items_that_have_no_features_are_named(store_of: StoreOf, world: World, 
         ({"penalties": [-0.1, 0.2]}, "penalties must be finite numbers"),
         ({"penalties": [float("nan")]}, "penalties must be finite numbers"),
         ({"folds": 1}, "folds must be at least 2"),
-        ({"folds": 17}, "48 judged items are too few for 17 folds"),
+        ({"folds": 17}, "48 judged objects are too few for 17 folds"),
         ({"preset": "things"}, "preset 'things' is not known"),
     ],
 )
@@ -271,3 +274,163 @@ def test_a_killed_fit_is_made_again_to_the_same_bytes(store_of: StoreOf, world: 
     for name in ("teacher.safetensors", "teacher.json", "README.md"):
         assert (tmp_path / "t" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not (tmp_path / "t.partial").exists()
+
+
+# --- several pictures of an object
+
+
+OBJECTS = np.arange(48) // 4
+"""Four pictures each."""
+
+IDS = [f"item-{k:03d}" for k in range(48)]
+SHOWS = {name: f"object {number}" for name, number in zip(IDS, OBJECTS, strict=True)}
+
+
+class Fits:
+    """Which pictures each fit saw, and which triplets it was then judged by, as rows of ``X``."""
+
+    def __init__(self, X: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[set[int]] = []
+        self.judged: list[np.ndarray] = []
+        row_of = {row.tobytes(): number for number, row in enumerate(X)}
+        fit, similarities = Teacher.fit, Teacher.similarities
+
+        def spied_fit(teacher: Teacher, rows: np.ndarray, *args: Any, **kwargs: Any) -> Teacher:
+            self.seen.append({row_of[row.tobytes()] for row in rows})
+            return fit(teacher, rows, *args, **kwargs)
+
+        def spied_similarities(teacher: Teacher, rows: np.ndarray, triplets: np.ndarray) -> Any:
+            self.judged.append(triplets)
+            return similarities(teacher, rows, triplets)
+
+        monkeypatch.setattr(Teacher, "fit", spied_fit)
+        monkeypatch.setattr(Teacher, "similarities", spied_similarities)
+
+
+@pytest.mark.parametrize("folds", [2, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_held_out_objects_pictures_are_in_no_fit(
+    world: World, monkeypatch: pytest.MonkeyPatch, folds: int, seed: int
+) -> None:
+    fits, ones = Fits(world.X, monkeypatch), np.ones(len(world.triplets))
+    cross_validate(world.X, world.triplets, world.answers, ones, folds, [0.1], seed, object_of=OBJECTS)
+    assert len(fits.seen) == len(fits.judged) == 2 * folds
+    for rows, triplets in zip(fits.seen, fits.judged, strict=True):
+        objects = {int(OBJECTS[row]) for row in rows}
+        assert rows == {row for row in range(48) if OBJECTS[row] in objects}  # whole objects, all their pictures
+        assert all(any(OBJECTS[row] not in objects for row in triplet) for triplet in triplets)
+        inside = [t for t in world.triplets if all(OBJECTS[row] in objects for row in t)]
+        assert len(inside) + len(triplets) == len(world.triplets)
+    held = [set(range(48)) - rows for rows in fits.seen[::2]]
+    assert sorted(row for rows in held for row in rows) == list(range(48))  # each is held out once
+    assert {len(rows) for rows in held} == {48 // folds}
+
+
+def test_objects_of_one_picture_are_split_as_before(world: World) -> None:
+    ones = np.ones(len(world.triplets))
+    plain, each, together = (
+        cross_validate(world.X, world.triplets, world.answers, ones, 2, [0.1], 0, object_of=object_of)
+        for object_of in (None, np.arange(48), OBJECTS)
+    )
+    assert plain == each
+    assert plain != together
+
+
+def table(path: Path, **changes: Any) -> Path:
+    columns = {"id": IDS, "category": list(SHOWS.values()), "name": ["x"] * 48} | changes
+    write_table(path, pa.table({name: values for name, values in columns.items() if values is not None}))
+    return path
+
+
+def test_a_mapping_and_a_table_are_the_same_groups(
+    store_of: StoreOf, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = Fits(world.X.astype(np.float32), monkeypatch)
+    store = store_of(world.X)
+    one = teach(store, world.judgements(), groups=SHOWS, out=tmp_path / "one", **FAST)
+    halves = [rows for rows in fits.seen if len(rows) < 48]
+    assert len(halves) == 2 * 3
+    assert all(Counter(row // 4 for row in rows) == dict.fromkeys({row // 4 for row in rows}, 4) for rows in halves)
+    two = teach(store, world.judgements(), groups=table(tmp_path / "items.parquet"), out=tmp_path / "two", **FAST)
+    again = teach(store, world.judgements(), groups=str(tmp_path / "items.parquet"), out=tmp_path / "one", **FAST)
+    assert one.key == two.key == again.key
+    assert one.cv_results_ == two.cv_results_
+
+
+def test_groups_belong_to_the_key(store_of: StoreOf, world: World, tmp_path: Path) -> None:
+    store, out = store_of(world.X), tmp_path / "t"
+    plain = teach(store, world.judgements(), out=out, **FAST)
+    assert teach(store, world.judgements(), groups=None, out=out, **FAST).key == plain.key
+    assert teach(store, world.judgements(), groups={}, out=out, **FAST).key == plain.key
+    for groups in (SHOWS, SHOWS | {"item-000": "object 7"}):
+        with pytest.raises(LikemindError, match="--overwrite"):
+            teach(store, world.judgements(), groups=groups, out=out, **FAST)
+    grouped = teach(store, world.judgements(), groups=SHOWS, out=out, overwrite=True, **FAST)
+    assert grouped.key != plain.key
+    assert grouped.cv_results_ != plain.cv_results_
+    np.testing.assert_equal(grouped.facts_["items"], 48)
+
+
+def test_what_nobody_names_stands_for_itself(store_of: StoreOf, world: World, tmp_path: Path) -> None:
+    """Items that are missing, and those whose category is empty, are objects of their own."""
+    store = store_of(world.X)
+    some = {name: shows for name, shows in SHOWS.items() if name < "item-024"}
+    known = [SHOWS[name] if name in some else None for name in IDS]
+    empty = [shows or "" for shows in known]
+    wanted = teach(store, world.judgements(), groups=some, out=tmp_path / "a", **FAST)
+    for number, category in enumerate((known, empty)):
+        path = table(tmp_path / f"{number}.parquet", category=category)
+        found = teach(store, world.judgements(), groups=path, out=tmp_path / f"b{number}", **FAST)
+        assert found.key == wanted.key
+    numbers = table(tmp_path / "numbers.parquet", category=OBJECTS)
+    assert teach(store, world.judgements(), groups=numbers, out=tmp_path / "c", **FAST).facts_["items"] == 48
+
+
+def test_groups_that_cannot_be_used(store_of: StoreOf, world: World, tmp_path: Path) -> None:
+    store = store_of(world.X)
+    wrong: list[tuple[Any, str]] = [
+        (table(tmp_path / "a.parquet", category=None), r"a\.parquet has no column category: name another --groups"),
+        (table(tmp_path / "b.parquet", id=None, category=None), r"b\.parquet has no column id, category: name"),
+        (tmp_path / "none.parquet", r"none\.parquet does not exist"),
+        (
+            dict.fromkeys(IDS, "one thing"),
+            "1 judged objects are too few for 2 folds: give more items, or fewer --folds",
+        ),
+        ({name: str(k % 5) for k, name in enumerate(IDS)}, "5 judged objects are too few for 2 folds"),
+    ]
+    for groups, words in wrong:
+        with pytest.raises(LikemindError, match=words) as error:
+            teach(store, world.judgements(), groups=groups, out=tmp_path / "t", **FAST)
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "t").exists()
+
+
+def test_answers_about_a_picture_say_nothing_of_another_object(store_of: StoreOf, tmp_path: Path) -> None:
+    """Pictures of an object are almost the same, and people answer by the object's name, which no feature shows: folds
+    of pictures see it again and take it for knowledge; folds of objects do not."""
+    rng = np.random.default_rng(0)
+    looks, meaning = rng.normal(size=(12, 24)), rng.normal(size=(12, 2)) * 2
+    X = looks[OBJECTS] + 0.01 * rng.normal(size=(48, 24))
+    triplets = np.stack([rng.choice(48, 3, replace=False) for _ in range(3000)])
+    seen = meaning[OBJECTS]
+    pairs = np.stack(
+        [(seen[triplets[:, a]] * seen[triplets[:, b]]).sum(1) for a, b in ((0, 1), (0, 2), (1, 2))], axis=1
+    )
+    judgements = Triplets(IDS, triplets, choice=2 - pairs.argmax(axis=1), source="simulated")
+    store = store_of(X)
+    fooled = teach(store, judgements, out=tmp_path / "pictures", **FAST)
+    honest = teach(store, judgements, groups=SHOWS, out=tmp_path / "objects", **FAST)
+    assert fooled.cv_results_[1]["agreement"] > honest.cv_results_[1]["agreement"] + 0.2
+
+
+def test_the_command_takes_groups(store_of: StoreOf, world: World, tmp_path: Path) -> None:
+    store = store_of(world.X)
+    world.judgements().to_parquet(tmp_path / "answers.parquet")
+    command = [sys.executable, "-m", "likemind", "teach", str(store.path), "answers.parquet", "--folds=2", "--json"]
+    command += ["--penalty=0.1", "--penalty=0.03", "--out=t", f"--groups={table(tmp_path / 'items.parquet').name}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    here = teach(store, tmp_path / "answers.parquet", groups=SHOWS, out=tmp_path / "here", **FAST)
+    there = Teacher.load(tmp_path / "t")
+    assert there.key == here.key
+    assert json.loads(done.stdout)["agreement_unseen"] == here.facts_["agreement_unseen"]

@@ -13,8 +13,8 @@ from likemind.artifacts import PathLike, key_of_path, read_json, write_json
 from likemind.errors import LikemindError
 from likemind.hashes import key_of
 from likemind.images.collection import ImageCollection, open_images
+from likemind.readers.judgements import read_triplets
 from likemind.readers.ratings import RatingMatrix
-from likemind.readers.tables import read_judgements
 from likemind.triplets import Triplets, read_table
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Item:
         id: The image's id.
         name: For people.
         category: Fine class, used by few-shot.
-        group: Superordinate group, used by grouping by meaning.
+        group: Superordinate group, used by grouping by meaning, or "" where none is known.
         split: ``train``, ``validation`` or ``heldout``.
         fewshot: Split whose few-shot tasks the item serves in (its whole category is unseen in training), or "".
     """
@@ -136,7 +136,7 @@ class EvaluationSet:
         """Return a split's judgements."""
         if split not in self.description.judgements:
             raise LikemindError(f"{self.path} has no judgements for {split}: name their file in dataset.json")
-        found = read_judgements(self.path / self.description.judgements[split], source=self.description.source)
+        found = read_triplets(self.path / self.description.judgements[split], source=self.description.source)
         allowed = {item.id for item in self.items if item.split == split}
         stray = [name for name in found.used_items if name not in allowed]
         if stray:
@@ -148,7 +148,7 @@ class EvaluationSet:
 
     def answers(self, name: str) -> Triplets:
         """Return recorded answers about any of the items, those about others left out."""
-        found = read_judgements(self.path / self.description.answers[name])
+        found = read_triplets(self.path / self.description.answers[name])
         return found.within(list(self.rows_of(found.items)))
 
     def ratings(self, name: str) -> RatingMatrix:

@@ -33,12 +33,14 @@ def averaged(rows: np.ndarray, data: EvaluationSet, names: Sequence[str]) -> np.
 def dissimilarities(embedding: np.ndarray) -> np.ndarray:
     """Return 1 − cosine of all pairs, (m, m) float64.
 
+    Rounded to seven digits, so that what float32 rows leave of equal values is a tie, and a constant stays one.
+
     Shapes:
         embedding: (m, d), any length a row.
     """
     rows = embedding.astype(np.float64)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    distance: np.ndarray = 1 - rows @ rows.T
+    distance: np.ndarray = np.round(1 - rows @ rows.T, 7)
     return distance
 
 

@@ -200,9 +200,11 @@ class _Evaluation:
         if "generalisation" in self.suites:
             yield from self._fewshot(self.data.description.tasks or f"{self.name}/heldout", rows)
         if "structure" in self.suites:
-            held = self.data.select("heldout")
-            value = grouping(rows[self._rows([item.id for item in held])], [item.group for item in held], self.seed)
-            yield _Scored(f"{self.name}/heldout/grouping.ami", value, chance=0.0, ceiling=1.0, source="labels")
+            held = [item for item in self.data.select("heldout") if item.group]
+            groups = [item.group for item in held]
+            if len(set(groups)) > 1:
+                value = grouping(rows[self._rows([item.id for item in held])], groups, self.seed)
+                yield _Scored(f"{self.name}/heldout/grouping.ami", value, chance=0.0, ceiling=1.0, source="labels")
         for shift, others in shifted.items():
             yield from self._agreement(shift, similarities(others, self.heldout))
             yield from self._fewshot(f"{self.name}/{shift}", others)
@@ -212,8 +214,8 @@ class _Evaluation:
         for name in self.data.description.answers:
             judgements = self.data.answers(name)
             if judgements.choice is not None and len(judgements):
-                embedding = averaged(rows, self.data, judgements.items)
-                cosines = pair_similarities(torch.from_numpy(embedding), torch.from_numpy(judgements.indices).long())
+                embedding = torch.from_numpy(averaged(rows, self.data, judgements.items)).double()
+                cosines = pair_similarities(embedding, torch.from_numpy(judgements.indices).long())
                 odd = np.array([*ODD_OF_PAIR, -1])[choose(cosines).numpy()]
                 right = mean_estimate((odd == judgements.choice).astype(float), self.seed)
                 yield _Scored(f"{name}/inside/accuracy", right, chance=1 / 3, source=judgements.source)

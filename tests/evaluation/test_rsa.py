@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+from likemind.evaluation.rsa import SAMPLES, averaged, dissimilarities, rsa, spearman
+from likemind.readers.ratings import RatingMatrix
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def rows_of(m: int, d: int = 6, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(m, d))
+
+
+def people_of(m: int, seed: int = 0, *, ties: bool = False) -> np.ndarray:
+    """Dissimilarities between points, or so coarse that many are equal."""
+    places = np.random.default_rng([seed, 99]).normal(size=(m, 4))
+    apart: np.ndarray = np.linalg.norm(places[:, None] - places, axis=2)
+    return np.round(apart) if ties else apart
+
+
+def ratings_of(matrix: np.ndarray) -> RatingMatrix:
+    return RatingMatrix([f"i{k}" for k in range(len(matrix))], matrix)
+
+
+def slow_cosines(rows: np.ndarray) -> list[list[float]]:
+    def cosine(x: np.ndarray, y: np.ndarray) -> float:
+        length = math.sqrt(sum(a * a for a in x)) * math.sqrt(sum(b * b for b in y))
+        return float(sum(a * b for a, b in zip(x, y, strict=True)) / length)
+
+    return [[1 - cosine(x, y) for y in rows] for x in rows]
+
+
+def above_the_diagonal(matrix: np.ndarray) -> list[float]:
+    return [float(matrix[a, b]) for a in range(len(matrix)) for b in range(a + 1, len(matrix))]
+
+
+def value(rows: np.ndarray, matrix: np.ndarray) -> float:
+    return rsa(rows, ratings_of(matrix), 0).value
+
+
+@pytest.fixture(autouse=True)
+def few_samples(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Properties are about the value."""
+    if "interval" not in request.node.name:
+        monkeypatch.setattr("likemind.evaluation.rsa.SAMPLES", 3)
+
+
+# --- the value
+
+
+def test_dissimilarities_are_one_minus_cosine() -> None:
+    rows = rows_of(7) * np.arange(1, 8)[:, None]
+    np.testing.assert_allclose(dissimilarities(rows), slow_cosines(rows), atol=1e-7)
+    np.testing.assert_array_equal(dissimilarities(np.zeros((3, 2))), 1.0)
+
+
+@given(st.integers(4, 25), SEEDS, st.booleans())
+def test_the_value_is_scipys_over_the_upper_triangle(m: int, seed: int, ties: bool) -> None:
+    rows, people = rows_of(m, seed=seed), people_of(m, seed, ties=ties)
+    wanted = spearmanr(above_the_diagonal(dissimilarities(rows)), above_the_diagonal(people)).statistic
+    found = rsa(rows, ratings_of(people), 0)
+    assert found.value == pytest.approx(0.0 if np.isnan(wanted) else wanted, abs=1e-9)
+    assert found.n == m
+
+
+@given(st.integers(4, 15), SEEDS)
+def test_items_may_change_places_together(m: int, seed: int) -> None:
+    rows, people = rows_of(m, seed=seed), people_of(m, seed)
+    order = np.random.default_rng(seed).permutation(m)
+    assert value(rows[order], people[np.ix_(order, order)]) == pytest.approx(value(rows, people), abs=1e-9)
+
+
+@given(st.integers(4, 15), SEEDS, st.floats(1e-3, 1e3))
+def test_neither_a_turn_nor_a_row_s_length_changes_anything(m: int, seed: int, scale: float) -> None:
+    rows, people = rows_of(m, seed=seed), people_of(m, seed)
+    turn = np.linalg.qr(rows_of(6, seed=seed + 1))[0]
+    lengths = np.random.default_rng(seed).uniform(0.1, 10, size=(m, 1))
+    assert value(rows @ turn * scale, people) == pytest.approx(value(rows, people), abs=1e-9)
+    assert value(rows * lengths, people) == pytest.approx(value(rows, people), abs=1e-9)
+    assert value(np.pad(rows, ((0, 0), (0, 3))), people) == pytest.approx(value(rows, people), abs=1e-9)
+
+
+@given(
+    st.integers(4, 15), SEEDS, st.sampled_from([lambda x: x**3, np.sqrt, lambda x: np.expm1(2 * x), lambda x: x / 7])
+)
+def test_only_the_order_of_ratings_counts(m: int, seed: int, grow: np.ufunc) -> None:
+    rows, people = rows_of(m, seed=seed), people_of(m, seed, ties=seed % 2 == 0)
+    assert value(rows, grow(people)) == pytest.approx(value(rows, people), abs=1e-9)
+
+
+@given(st.integers(4, 15), SEEDS)
+def test_who_agrees_with_people_scores_one_and_who_turns_them_round_minus_one(m: int, seed: int) -> None:
+    rows = rows_of(m, seed=seed)
+    own = dissimilarities(rows)
+    assert value(rows, np.expm1(own - np.diag(np.diag(own)))) == pytest.approx(1)
+    other = 5 - own
+    np.fill_diagonal(other, 0)
+    assert value(rows, other) == pytest.approx(-1)
+
+
+@given(st.integers(3, 15), SEEDS, st.integers(1, 40))
+def test_an_embedding_that_tells_nothing_apart_scores_nothing(m: int, seed: int, width: int) -> None:
+    people = people_of(m, seed)
+    one = rows_of(1, width, seed)
+    lengths = np.random.default_rng(seed).uniform(0.3, 3, size=(m, 1))
+    for rows in (np.repeat(one, m, axis=0), one * lengths, (one * lengths).astype(np.float32), np.zeros((m, width))):
+        found = rsa(rows, ratings_of(people), 0)
+        assert found.value == 0
+        assert np.nansum(np.abs(found.replicates)) == 0
+    assert value(rows_of(m, 6, seed), np.zeros((m, m))) == 0
+
+
+# --- the interval
+
+
+@pytest.mark.parametrize(("m", "seed", "ties"), [(5, 0, False), (9, 3, True), (3, 1, False)])
+def test_the_interval_s_replicates_are_the_written_out_ones(m: int, seed: int, ties: bool) -> None:
+    """Items are drawn with replacement; pairs of an item with itself are left out; three different ones are needed."""
+    model, people = dissimilarities(rows_of(m, seed=seed)), people_of(m, seed, ties=ties)
+    found = spearman(model, people, seed)
+    assert len(found.replicates) == SAMPLES == 1000
+    rng = np.random.default_rng([seed, m])
+    empty = 0
+    for replicate in found.replicates[:150]:
+        drawn = [int(k) for k in rng.integers(m, size=m)]
+        if len(set(drawn)) < 3:
+            empty += 1
+            assert np.isnan(replicate)
+            continue
+        pairs = [(drawn[i], drawn[j]) for i in range(m) for j in range(i + 1, m) if drawn[i] != drawn[j]]
+        ours, theirs = [model[a, b] for a, b in pairs], [people[a, b] for a, b in pairs]
+        flat = len(set(ours)) == 1 or len(set(theirs)) == 1
+        assert replicate == pytest.approx(0.0 if flat else spearmanr(ours, theirs).statistic, abs=1e-9)
+    assert (empty > 0) == (m < 9)
+    low, high = found.interval
+    usable = found.replicates[~np.isnan(found.replicates)]
+    assert (low, high) == pytest.approx(tuple(np.percentile(usable, [2.5, 97.5])))
+
+
+def test_the_interval_is_drawn_alike_for_every_model() -> None:
+    """So that models can be compared: the same rows, the same ratings."""
+    people = ratings_of(people_of(8))
+    one, two = rsa(rows_of(8, seed=1), people, 0), rsa(rows_of(8, seed=1) * 3, people, 0)
+    np.testing.assert_array_equal(one.replicates, two.replicates)
+    assert (rsa(rows_of(8, seed=1), people, 1).replicates != one.replicates).any()
+
+
+# --- names
+
+
+class Items:
+    """Stands in for an evaluation set: names and the rows of their items."""
+
+    def __init__(self, **rows: list[int]) -> None:
+        self.rows = rows
+
+    def rows_of(self, names: list[str]) -> dict[str, list[int]]:
+        return {name: self.rows[name] for name in names if name in self.rows}
+
+
+def test_a_name_is_the_mean_of_its_items() -> None:
+    rows = rows_of(6).astype(np.float32)
+    found = averaged(rows, Items(ant=[0, 2, 5], bee=[4]), ["bee", "unicorn", "ant"])  # type: ignore[arg-type]
+    assert found.dtype == np.float32
+    assert np.isnan(found[1]).all()
+    for row, members in ((found[0], [4]), (found[2], [0, 2, 5])):
+        mean = [sum(float(rows[k, column]) for k in members) / len(members) for column in range(6)]
+        length = math.sqrt(sum(x * x for x in mean))
+        np.testing.assert_allclose(row, [x / length for x in mean], atol=1e-6)
