@@ -265,11 +265,18 @@ def test_every_verb_gets_its_inputs(tmp_path: Path, told: Recorder, world: str, 
 
 
 @pytest.mark.parametrize("pictures", [False, True])
-def test_wishes_are_passed_on(tmp_path: Path, told: Recorder, pictures: bool) -> None:
+def test_wishes_are_passed_on(tmp_path: Path, told: Recorder, pictures: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "check_photographs", lambda _: None)
     demo(world="photos", data_dir=tmp_path / "pack", out=tmp_path / "out", pictures=pictures)
     assert told.one("report")["pictures"] is pictures
     built = told.one("build_photos_world")
     assert (built["out"], built["data_dir"]) == (tmp_path / "out/data", tmp_path / "pack")
+
+
+def test_a_pack_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(LikemindError, match=r"concepts.tsv does not exist: put it there"):
+        demo(world="photos", data_dir=tmp_path / "pack", out=tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_base_is_centred_on_the_training_pictures(tmp_path: Path) -> None:

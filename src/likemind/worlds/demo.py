@@ -10,6 +10,7 @@ import numpy as np
 
 from likemind.alignment.align import align
 from likemind.artifacts import Artifact, PathLike
+from likemind.datasets.photographs import check_photographs
 from likemind.errors import LikemindError
 from likemind.evaluation.suite import evaluate
 from likemind.features.embed import embed
@@ -182,6 +183,8 @@ def _checked(world: str, data_dir: PathLike | None, student: str) -> Plan:
         raise LikemindError(f"there is no student {student!r}: choose one of {', '.join(map(repr, STUDENTS))}")
     if data_dir is not None and world == "emoji":
         raise LikemindError("the emoji world brings its own data: leave --data-dir out")
+    if data_dir is not None:
+        check_photographs(Path(data_dir))
     plan = PLANS[world]
     require(*plan.packages, *STUDENTS[TEACHING], what=f"the {world} world", extra=plan.extra)
     require(*STUDENTS[student], what=f"the student {student}", extra="photos")
