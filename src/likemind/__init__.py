@@ -15,10 +15,12 @@ _PUBLIC = {
     "Backbone": "likemind.backbones.base",
     "EvaluationSet": "likemind.datasets.evaluation_set",
     "FeatureStore": "likemind.features.store",
+    "HumanEmbedding": "likemind.readers.embeddings",
     "ImageCollection": "likemind.images.collection",
     "LikemindError": "likemind.errors",
     "Preprocessing": "likemind.images.decode",
     "RECIPES": "likemind.alignment.recipe",
+    "RatingMatrix": "likemind.readers.ratings",
     "Recipe": "likemind.alignment.recipe",
     "Results": "likemind.evaluation.results",
     "Teacher": "likemind.teacher.teacher",
@@ -28,10 +30,11 @@ _PUBLIC = {
     "doctor": "likemind.diagnosis",
     "embed": "likemind.features.embed",
     "evaluate": "likemind.evaluation.suite",
+    "judgements": "likemind.readers.summary",
     "label": "likemind.pseudolabels.label",
     "load_backbone": "likemind.backbones.timm",
     "open_images": "likemind.images.collection",
-    "read_judgements": "likemind.readers.tables",
+    "read_judgements": "likemind.readers.judgements",
     "report": "likemind.reporting.report",
     "teach": "likemind.teacher.teach",
 }
@@ -55,7 +58,10 @@ if TYPE_CHECKING:
     from likemind.images.collection import open_images as open_images
     from likemind.images.decode import Preprocessing as Preprocessing
     from likemind.pseudolabels.label import label as label
-    from likemind.readers.tables import read_judgements as read_judgements
+    from likemind.readers.embeddings import HumanEmbedding as HumanEmbedding
+    from likemind.readers.judgements import read_judgements as read_judgements
+    from likemind.readers.ratings import RatingMatrix as RatingMatrix
+    from likemind.readers.summary import judgements as judgements
     from likemind.reporting.report import report as report
     from likemind.student.model import AlignedModel as AlignedModel
     from likemind.teacher.teach import teach as teach

@@ -15,11 +15,8 @@ import math
 import torch
 from torch import Tensor
 
-PAIRS: tuple[tuple[int, int], ...] = ((0, 1), (0, 2), (1, 2))
-"""Positions of the pairs in a triplet, in the order that every array of three follows."""
-
-ODD_OF_PAIR: tuple[int, int, int] = (2, 1, 0)
-"""Position of the odd one out when pair 0, 1 or 2 is the most similar."""
+from likemind.pairs import ODD_OF_PAIR as ODD_OF_PAIR  # noqa: PLC0414 - offered here too
+from likemind.pairs import PAIRS as PAIRS  # noqa: PLC0414
 
 TIE = 1e-6
 """Two similarities that differ by less than this share of their size are a tie."""

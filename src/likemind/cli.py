@@ -92,6 +92,48 @@ def embed(
 
 
 @app.command()
+def judgements(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Answers, an embedding or ratings, as others keep them.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .parquet file, written whole or not at all.")],
+    format: Annotated[  # noqa: A002
+        str | None,
+        typer.Option(
+            help="parquet, csv, tsv, things, things-splits, levels, alignet, embedding or ratings; by content if clear."
+        ),
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="human, human_model, simulated or pseudo.")] = None,
+    items: Annotated[
+        Path | None, typer.Option(help="What numbers count: one name a line, or THINGS' concepts.")
+    ] = None,
+    order: Annotated[str | None, typer.Option(help="Of an embedding's rows: items or photographs.")] = None,
+    scale: Annotated[str | None, typer.Option(help="Of ratings: similarity or dissimilarity.")] = None,
+    variable: Annotated[str | None, typer.Option(help="Of a .mat file.")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="OURS=THEIRS, such as item_0=left; repeat for more.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Other people's judgements as Parquet, and what they hold."""
+    import likemind
+
+    renamed = _pairs(column, "--column")
+    summary = likemind.judgements(
+        path,
+        out=out,
+        format=format,
+        source=source,
+        items=items,
+        order=order,
+        scale=scale,
+        variable=variable,
+        overwrite=overwrite,
+        **renamed,
+    )
+    _say(as_json, summary.to_dict(), "\n".join(summary.lines()))
+
+
+@app.command()
 def teach(
     features: Annotated[Path, typer.Argument(help="An output of `likemind embed`.")],
     judgements: Annotated[Path, typer.Argument(help="Odd-one-out answers: .parquet, .csv or .tsv.")],
@@ -106,9 +148,10 @@ def teach(
 ) -> None:
     """A surrogate teacher, fitted to people's answers."""
     import likemind
+    from likemind.readers.judgements import read_triplets
 
     renamed = _pairs(column, "--column")
-    answers = likemind.read_judgements(judgements, **renamed) if renamed else judgements
+    answers = read_triplets(judgements, **renamed) if renamed else judgements
     teacher = likemind.teach(
         features, answers, out=out, folds=folds, penalties=penalty, groups=groups, seed=seed, overwrite=overwrite
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from dataclasses import dataclass, fields, replace
@@ -12,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from likemind.artifacts import PathLike, write_atomic
-from likemind.choice import ODD_OF_PAIR, PAIRS
+from likemind.artifacts import PathLike, sync_folder, write_atomic
 from likemind.errors import LikemindError, few, first_line
+from likemind.pairs import ODD_OF_PAIR, PAIRS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 Level = Literal["between_class", "class_border", "within_class"]
 Source = Literal["human", "human_model", "simulated", "pseudo"]
@@ -25,6 +26,7 @@ LEVELS: tuple[str, ...] = get_args(Level)
 SOURCES: tuple[str, ...] = get_args(Source)
 
 _ITEM_COLUMNS = ("item_0", "item_1", "item_2")
+_ROW_GROUP = 1 << 20
 _PAIR_OF_POSITIONS = {frozenset(pair): number for number, pair in enumerate(PAIRS)}
 
 
@@ -183,10 +185,14 @@ class Triplets:
 
         Columns ``item_0``, ``item_1``, ``item_2`` and the optional ones; ``source`` is in the file's metadata.
         """
-        names = np.array(self.items, dtype=object)[self.indices]
-        columns = {c: pa.array(names[:, k], pa.string()).dictionary_encode() for k, c in enumerate(_ITEM_COLUMNS)}
-        table = pa.table(columns | self._arrow())
-        write_table(Path(path), table.replace_schema_metadata({"likemind.source": self.source}))
+        names = np.array(self.items, dtype=object)
+        starts = range(0, max(len(self), 1), _ROW_GROUP)
+        _write_blocks(Path(path), (self._item_table(names, slice(start, start + _ROW_GROUP)) for start in starts))
+
+    def _item_table(self, names: np.ndarray, rows: slice) -> pa.Table:
+        items = names[self.indices[rows]]
+        columns = {c: pa.array(items[:, k], pa.string()).dictionary_encode() for k, c in enumerate(_ITEM_COLUMNS)}
+        return pa.table(columns | self._arrow(rows)).replace_schema_metadata({"likemind.source": self.source})
 
     def save(self, folder: PathLike) -> None:
         """Write ``items.parquet`` and ``triplets.parquet`` with int32 indices: the layout for millions of labels."""
@@ -195,9 +201,10 @@ class Triplets:
         table = pa.table({f"index_{k}": self.indices[:, k] for k in range(3)} | self._arrow())
         write_table(where / "triplets.parquet", table.replace_schema_metadata({"likemind.source": self.source}))
 
-    def _arrow(self) -> dict[str, Any]:
+    def _arrow(self, rows: slice = slice(None)) -> dict[str, Any]:
         arrays: dict[str, Any] = {}
-        for name, value in self.columns().items():
+        for name, whole in self.columns().items():
+            value = whole[rows]
             if value.ndim == 2:
                 arrays |= {f"{name}_{k}": value[:, k] for k in range(3)}
             else:
@@ -257,6 +264,24 @@ def write_table(path: Path, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     write_atomic(path, sink.getvalue().to_pybytes())
+
+
+def _write_blocks(path: Path, blocks: Iterator[pa.Table]) -> None:
+    """Write a Parquet file a row group at a time, atomically, so that one block at a time is in memory."""
+    temporary = path.with_name(path.name + ".tmp")
+    first = next(blocks)  # what cannot be written is known before there is a file
+    try:
+        with temporary.open("wb") as file:
+            with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
+                for table in itertools.chain([first], blocks):
+                    writer.write_table(table)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except Exception:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 def read_table(path: Path) -> pa.Table:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from likemind.errors import LikemindError
-from likemind.readers.tables import read_judgements
+from likemind.readers.judgements import read_judgements
 from likemind.triplets import Triplets, write_table
 
 if TYPE_CHECKING:

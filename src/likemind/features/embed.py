@@ -56,8 +56,8 @@ def embed(
         precision: Of the network's arithmetic; features are stored as float32. ``auto`` is float32 on a CPU (rows then
             agree within 1e-4 across machines) and bfloat16 on a GPU.
         engine: ``local``.
-        skip_bad: Leave out images that cannot be read, and list them in ``run.json``, instead of stopping; what was done
-            before a stop is kept.
+        skip_bad: Leave out images that cannot be read, and list them in ``run.json``, instead of stopping. What was
+            done before a stop is kept.
         verify: Read the images' bytes again instead of trusting remembered hashes.
         overwrite: Replace another run at ``out``.
 
@@ -89,8 +89,8 @@ def embed(
     bad = store.run["figures"]["left_out"]
     if bad and not skip_bad:
         raise LikemindError(
-            f"{out} was made without {len(bad)} images that cannot be read ({shown(bad[0])}): pass --skip-bad again, or "
-            "mend them"
+            f"{out} was made without {len(bad)} images that cannot be read ({shown(bad[0])}): pass --skip-bad again, "
+            "or mend them"
         )
     return store
 

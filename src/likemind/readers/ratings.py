@@ -30,7 +30,7 @@ class RatingMatrix:
         source: ``human``, ``human_model`` or ``simulated``.
 
     Raises:
-        LikemindError: The matrix is not square, finite and symmetric, or a name occurs twice.
+        LikemindError: The matrix is not square, finite, symmetric and zero on the diagonal, or a name occurs twice.
 
     Example:
         >>> RatingMatrix(["ant", "bee"], np.array([[0.0, 0.3], [0.3, 0.0]])).dissimilarities[0, 1]
@@ -42,15 +42,21 @@ class RatingMatrix:
     source: RatingSource = "human"
 
     def __post_init__(self) -> None:
-        matrix = np.asarray(self.dissimilarities, dtype=np.float64)
+        try:
+            matrix = np.asarray(self.dissimilarities, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise LikemindError("the dissimilarities are not a matrix of numbers: mend them") from None
         m = len(self.items)
         if matrix.shape != (m, m):
             raise LikemindError(f"{m} items need a matrix of {m} rows and columns, got {matrix.shape}: mend it")
         if not np.isfinite(matrix).all():
             row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
             raise LikemindError(f"the dissimilarities of {self.items[row]!r} are not all finite: fill or remove them")
-        if np.abs(matrix - matrix.T).max(initial=0) > 1e-6 * max(1.0, np.abs(matrix).max(initial=0)):
+        little = 1e-6 * max(1.0, np.abs(matrix).max(initial=0))
+        if np.abs(matrix - matrix.T).max(initial=0) > little:
             raise LikemindError("the dissimilarities are not symmetric: average both directions")
+        if np.abs(np.diagonal(matrix)).max(initial=0) > little:
+            raise LikemindError("the diagonal is not zero: give dissimilarities, where larger is less alike")
         if len(set(self.items)) < m:
             twice = next(name for name in self.items if list(self.items).count(name) > 1)
             raise LikemindError(f"{twice!r} is rated twice: names must be unique")
@@ -78,10 +84,11 @@ class RatingMatrix:
     def from_parquet(cls, path: PathLike) -> RatingMatrix:
         """Read what ``to_parquet`` wrote."""
         table = read_table(Path(path))
-        if "item" not in table.column_names or table.num_columns != table.num_rows + 1:
+        names = [f"to_{k}" for k in range(table.num_rows)]
+        if sorted(table.column_names) != sorted(["item", *names]) or table.column("item").null_count:
             raise LikemindError(f"{path} is not a matrix of ratings (column item, then one an item): make it again")
-        items = table.column("item").to_pylist()
-        columns = [table.column(f"to_{k}").to_numpy() for k in range(len(items))]
+        items = [str(name) for name in table.column("item").to_pylist()]
+        columns = [table.column(name).to_numpy() for name in names]
         source = (table.schema.metadata or {}).get(b"likemind.source", b"human").decode(errors="replace")
         try:
             return cls(items, np.stack(columns, axis=1) if items else np.zeros((0, 0)), source)

@@ -2,69 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from likemind.errors import LikemindError, first_line
+from likemind.readers.names import hashed
 from likemind.triplets import Triplets, from_item_table, read_table
 
 if TYPE_CHECKING:
-    from likemind.artifacts import PathLike
+    from pathlib import Path
 
 _ITEMS = ("item_0", "item_1", "item_2")
 
 
-def read_judgements(
-    path: PathLike | Triplets,
-    *,
-    format: str | None = None,  # noqa: A002
-    source: str | None = None,
-    **columns: str,
-) -> Triplets:
-    """Read odd-one-out judgements.
+def read_answers(place: Path, kind: str, source: str | None, columns: dict[str, str]) -> Triplets:
+    """Read a table with a row a trial.
 
     Args:
-        path: A ``.parquet``, ``.csv`` or ``.tsv`` file with a row a trial, or a directory that ``likemind label``
-            wrote.
-        format: ``parquet``, ``csv`` or ``tsv``; by the file's ending if None.
+        place: The file.
+        kind: ``parquet``, ``csv`` or ``tsv``.
         source: ``human``, ``human_model``, ``simulated`` or ``pseudo``; what the file says, else ``human``, if None.
-        columns: The file's names for ``item_0``, ``item_1``, ``item_2`` (ids), ``odd`` (the id of the odd one out) or
-            ``choice`` (its position 0–2), ``participant``, ``response_time`` (seconds), ``level``. Names that are
-            already these need not be given. Participants of a text file are replaced by hashes.
-
-    Returns:
-        The trials.
+        columns: The file's names for ours (see ``read_judgements``). Participants of a text file are replaced by
+            hashes.
 
     Raises:
         LikemindError: The file, a column or a row is not as it must be; it is named.
-
-    Example:
-        >>> columns = {"item_0": "left", "item_1": "middle", "item_2": "right", "odd": "picked"}
-        >>> read_judgements("answers.csv", **columns)  # doctest: +SKIP
     """
-    if isinstance(path, Triplets):
-        return path
-    place = Path(path)
-    if not place.exists():
-        raise LikemindError(f"{place} does not exist: check the path to the judgements")
-    if place.is_dir():
-        return Triplets.load(place)
-    kind = format or place.suffix.lstrip(".")
-    if kind == "parquet":
-        table = read_table(place)
-    elif kind in ("csv", "tsv"):
-        table = _read_text(place, "," if kind == "csv" else "\t", columns)
-    else:
-        raise LikemindError(f"{place} is neither .parquet nor .csv nor .tsv: convert it, or pass format")
+    table = read_table(place) if kind == "parquet" else _read_text(place, "," if kind == "csv" else "\t", columns)
     if not table.num_rows:
         raise LikemindError(f"{place} holds no judgements: check the path")
     renamed = _renamed(place, table, columns)
     if kind != "parquet" and "participant" in renamed.column_names:
-        renamed = _anonymous(renamed)
+        people = pa.array(hashed(renamed.column("participant")), pa.string())
+        renamed = renamed.set_column(renamed.column_names.index("participant"), "participant", people)
     try:
         return from_item_table(renamed, source)
     except LikemindError as error:
@@ -85,12 +57,6 @@ def _read_text(place: Path, delimiter: str, columns: dict[str, str]) -> pa.Table
     except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
         reason = first_line(error)
         raise LikemindError(f"{place} is not a readable table ({reason}): mend it") from None
-
-
-def _anonymous(table: pa.Table) -> pa.Table:
-    names = [str(name) for name in table.column("participant").to_pylist()]
-    hashed = [hashlib.sha256(name.encode()).hexdigest()[:16] for name in names]
-    return table.set_column(table.column_names.index("participant"), "participant", pa.array(hashed))
 
 
 def _renamed(place: Path, table: pa.Table, columns: dict[str, str]) -> pa.Table:

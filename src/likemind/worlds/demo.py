@@ -75,12 +75,12 @@ PLANS = {
         packages=(),
         extra="photos",
         sizes={"lite0": 128, "vit": 126},
-        recipe={"steps": 200, "images": 96, "clusters": 12, "beta": 0.8, "row_weight": 1.0, "max_loss": 2.0},
+        recipe={"steps": 200, "images": 96, "clusters": 12, "beta": 0.8, "row_weight": 1.0, "max_loss": 1.0},
         labels=100_000,
         clusters=150,
         penalties=(0.01, 0.003, 0.001),
         training="training.parquet",
-        slower={"vit": {"steps": 120, "images": 64, "clusters": 8, "learning_rate": 1e-4}},
+        slower={"vit": {"steps": 80, "images": 64, "clusters": 8, "learning_rate": 1e-4}},
     ),
 }
 
