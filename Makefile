@@ -34,7 +34,7 @@ photos: install
 	$(RUN)/python -m likemind demo --world photos $(if $(DATA_DIR),--data-dir $(DATA_DIR)) --out runs/photos
 
 test: install
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow' -n 2 --dist loadfile
 
 slow: install
 	$(PYTEST) -m slow

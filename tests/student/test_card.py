@@ -86,7 +86,7 @@ def test_what_a_reader_finds() -> None:
         assert f"\n## {heading}\n" in text
     assert "18,000 on 6,000 triplets of 457 items, source `human`: people’s recorded answers" in text
     assert "0.438 untransformed, 0.472 fitted; ceiling 0.770" in text
-    assert "at most 0.5 points of 5-shot accuracy" in text
+    assert "at most 0.5 points of few-shot accuracy (the mean of 1- and 5-shot)" in text
     assert "- photos: CC BY 4.0." in text
     assert "10.1038/s41586-025-09631-6" in text
     assert "Not evaluated yet" in text
