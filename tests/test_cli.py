@@ -909,13 +909,22 @@ def test_training_goes_on_after_three_kills(world: World, tmp_path: Path) -> Non
     assert sha256s(tmp_path / "out") == sha256s(tmp_path / "whole")
 
 
+HELD = {
+    "exec": 'exec("raise KeyboardInterrupt")',
+    "class": 'type("Made", (), {"part": type("Part", (), {"__set_name__": lambda *_: interrupt()})()})',
+}
+
+
 @posix
-def test_ctrl_c_inside_an_exec(tmp_path: Path) -> None:
-    """Imports are full of exec; CPython remembers a Ctrl-C there, and ``-m`` would die of it after our exit code."""
-    (tmp_path / "held.py").write_text("""
+@pytest.mark.parametrize("where", HELD)
+def test_ctrl_c_inside_an_import(tmp_path: Path, where: str) -> None:
+    """CPython remembers a Ctrl-C inside an exec, for which ``-m`` would die, and wraps one in a class being made."""
+    (tmp_path / "held.py").write_text(f"""
 import likemind.cli
+def interrupt():
+    raise KeyboardInterrupt
 def command(**_):
-    exec("raise KeyboardInterrupt")
+    {HELD[where]}
 likemind.cli.app = command
 likemind.cli.main()
 """)

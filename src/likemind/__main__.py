@@ -4,7 +4,11 @@ import sys
 
 try:
     from likemind.cli import main
-except KeyboardInterrupt:
+except BaseException as error:
+    from likemind.errors import interrupted
+
+    if not interrupted(error):
+        raise
     sys.stderr.write("likemind: interrupted; the same command continues\n")
     exec("")  # noqa: S102  as in ``main``
     sys.exit(130)

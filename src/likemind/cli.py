@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from likemind.errors import LikemindError, shown
+from likemind.errors import LikemindError, interrupted, shown
 
 _INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -362,7 +362,9 @@ def run(command: Callable[..., Any], args: list[str] | None = None) -> int:
         return 2
     except SystemExit as stopped:
         code = stopped.code if isinstance(stopped.code, int) else 1
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not interrupted(error):
+            raise
         code = _INTERRUPTED
     else:
         code = 0

@@ -34,3 +34,15 @@ def shown(text: str) -> str:
         cats\ndogs.png
     """
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Say whether an exception is a Ctrl-C or came of one: a class that is just being made wraps it in another.
+
+    Example:
+        >>> interrupted(KeyboardInterrupt()), interrupted(ValueError())
+        (True, False)
+    """
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
