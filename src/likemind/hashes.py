@@ -25,6 +25,11 @@ def key_of(**parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def rank(seed: int, name: str) -> str:
+    """Return what to sort names by for an order that nobody picked: the SHA-256 (hex) of ``"{seed}:{name}"``."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+
+
 def cache_folder() -> Path:
     """Where caches live: ``$LIKEMIND_CACHE``, or the system's usual place."""
     import pooch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import pyarrow as pa
 from likemind.errors import LikemindError, first_line
 from likemind.hashes import digest
 from likemind.pairs import PAIRS
-from likemind.readers.names import CONCEPT, is_number, needed
+from likemind.readers.names import CONCEPT, is_number, needed, read_rows
 from likemind.readers.things import is_npy, read_npy, read_numbers
 from likemind.triplets import Triplets, read_table, write_table
 
@@ -237,13 +236,7 @@ def _rows(path: Path, items: ItemNames | None) -> tuple[list[str] | None, np.nda
     """Return the file's own names, if it has any, its numbers, and what there is to say of the names."""
     if is_npy(path):
         return None, read_npy(path), []
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            tabs = "\t" in file.readline()
-            file.seek(0)
-            table = [row for row in csv.reader(file, delimiter="\t" if tabs else ",") if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LikemindError(f"{path} is not a readable table ({first_line(error)}): mend it") from None
+    table = read_rows(path)
     if not table or len(table[0]) < 2 or all(is_number(cell) for cell in table[1 if len(table) > 1 else 0]):
         return None, read_numbers(path), []
     headed = not is_number(table[0][-1]) or not table[0][0].strip() or not _HEADINGS.isdisjoint(table[0])

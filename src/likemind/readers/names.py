@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from likemind.errors import LikemindError, few
+from likemind.errors import LikemindError, few, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -225,3 +225,15 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """Return the rows of a table of tabs, or of commas where its first line has no tab; empty lines left out."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            tabs = "\t" in file.readline()
+            file.seek(0)
+            rows = [row for row in csv.reader(file, delimiter="\t" if tabs else ",") if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LikemindError(f"{path} is not a readable table ({first_line(error)}): mend it") from None
+    return rows

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from likemind.errors import LikemindError, few, first_line
-from likemind.readers.names import is_number, needed
+from likemind.readers.names import is_number, needed, read_rows
 from likemind.readers.ratings import RatingMatrix
 from likemind.readers.things import is_npy, read_npy
 
@@ -138,13 +137,7 @@ def _from_mat(path: Path, variable: str | None) -> np.ndarray:
 
 def _from_table(path: Path) -> tuple[list[str] | None, np.ndarray]:
     """Return a table's names, if it has any, and its numbers."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            tabs = "\t" in file.readline()
-            file.seek(0)
-            rows = [row for row in csv.reader(file, delimiter="\t" if tabs else ",") if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LikemindError(f"{path} is not a readable table ({first_line(error)}): mend it") from None
+    rows = read_rows(path)
     if not rows:
         raise LikemindError(f"{path} is empty: check the path")
     tall, wide = len(rows), len(rows[-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 import unicodedata
@@ -17,6 +16,7 @@ import pyarrow as pa
 from likemind.artifacts import Artifact, PathLike
 from likemind.datasets.evaluation_set import Description, EvaluationSet, Split, write_description
 from likemind.errors import LikemindError
+from likemind.hashes import rank
 from likemind.progress import track
 from likemind.triplets import write_table
 from likemind.worlds.observers import WorldItem, simulate
@@ -132,7 +132,7 @@ def _slug(text: str) -> str:
 
 
 def _hash_order(seed: int, names: Sequence[str]) -> list[str]:
-    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
+    return sorted(names, key=lambda name: rank(seed, name))
 
 
 def split_items(items: Sequence[WorldItem], seed: int) -> list[WorldItem]:
@@ -165,8 +165,8 @@ def split_items(items: Sequence[WorldItem], seed: int) -> list[WorldItem]:
         if category in whole:
             split |= {item.id: whole[category] for item in inside}
             continue
-        rank = {name: place for place, name in enumerate(_hash_order(seed, [item.name for item in inside]))}
-        ids = [item.id for item in sorted(inside, key=lambda item: (item.id != LIZARD, rank[item.name]))]
+        ranked = {name: place for place, name in enumerate(_hash_order(seed, [item.name for item in inside]))}
+        ids = [item.id for item in sorted(inside, key=lambda item: (item.id != LIZARD, ranked[item.name]))]
         heldout = round(_HELDOUT_SHARE * len(ids))
         seen = heldout + round(_VALIDATION_SHARE * len(ids))
         split |= dict.fromkeys(ids[:heldout], "heldout") | dict.fromkeys(ids[heldout:seen], "validation")

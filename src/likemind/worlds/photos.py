@@ -7,7 +7,6 @@ answers and ratings about these concepts (``human``) stand beside it.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from likemind.choice import log_probabilities, pair_similarities
 from likemind.datasets.evaluation_set import Description, EvaluationSet, Item, Split, write_description
 from likemind.datasets.photographs import open_photographs, read_concepts
 from likemind.errors import LikemindError
+from likemind.hashes import rank
 from likemind.readers.ratings import RatingMatrix
 from likemind.triplets import Triplets, write_table
 
@@ -114,14 +114,10 @@ def split_concepts(concepts: Sequence[str], seed: int) -> dict[str, Split]:
         >>> sorted(split_concepts([f"thing{k}" for k in range(20)], seed=0).values()).count("heldout")
         5
     """
-    ranked = sorted(concepts, key=lambda name: _rank(seed, name))
+    ranked = sorted(concepts, key=lambda name: rank(seed, name))
     heldout, seen = round(HELDOUT_SHARE * len(ranked)), round((HELDOUT_SHARE + VALIDATION_SHARE) * len(ranked))
     split: dict[str, Split] = dict.fromkeys(ranked, "train")
     return split | dict.fromkeys(ranked[:heldout], "heldout") | dict.fromkeys(ranked[heldout:seen], "validation")
-
-
-def _rank(seed: int, name: str) -> str:
-    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
 def build_photos_world(
@@ -233,7 +229,7 @@ def _some(photos: Sequence[Photo], seed: int, most: dict[str, int]) -> list[Phot
     """Keep at most so many photographs of each category from each collection, by hash."""
     count: Counter[tuple[str, str]] = Counter()
     kept = []
-    for photo in sorted(photos, key=lambda photo: _rank(seed, photo.id)):
+    for photo in sorted(photos, key=lambda photo: rank(seed, photo.id)):
         cell = photo.collection, photo.category
         count[cell] += 1
         if count[cell] <= most.get(photo.collection, len(photos)):
@@ -341,6 +337,6 @@ def showcase(items: Sequence[Photo], seed: int) -> list[str]:
     """Return the ids that reports show: held-out ImageNet photographs in hash order, of different groups."""
     chosen: dict[str, str] = {}
     heldout = [item for item in items if item.split == "heldout" and item.collection == "imagenet"]
-    for item in sorted(heldout, key=lambda item: _rank(seed, item.id)):
+    for item in sorted(heldout, key=lambda item: rank(seed, item.id)):
         chosen.setdefault(item.group, item.id)
     return list(chosen.values())[:SHOWCASE]
