@@ -7,12 +7,11 @@ Prints one JSON line. The peer is the same step in the same run with glibc's own
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
+
+from _measure import quick, row
 
 STEP = """
 import resource, sys, timm, torch
@@ -40,22 +39,11 @@ def seconds(mode: str, steps: int) -> float:
 
 def main() -> None:
     """Time both in turn and print the ratio of the medians."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
-    rounds, steps = (1, 3) if quick else (5, 10)
+    rounds, steps = (1, 3) if quick(__doc__) else (5, 10)
     pairs = [(seconds("keep", steps), seconds("default", steps)) for _ in range(rounds)]
     ours, peer = (sorted(column)[len(column) // 2] for column in zip(*pairs, strict=True))
-    row = {
-        "name": "allocator/train_step",
-        "value": round(ours, 3),
-        "unit": "CPU s a step of 64 images at 128 px, EfficientNet-Lite0, float32",
-        "peer": "the same step with glibc's default settings",
-        "ratio": round(peer / ours, 2),
-        "threads": 1,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-    }
-    print(json.dumps(row))
+    unit = "CPU s a step of 64 images at 128 px, EfficientNet-Lite0, float32"
+    row("allocator/train_step", ours, unit, peer="the same step with glibc's default settings", ratio=peer / ours)
 
 
 if __name__ == "__main__":
