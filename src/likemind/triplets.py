@@ -27,6 +27,9 @@ SOURCES: tuple[str, ...] = get_args(Source)
 
 _ITEM_COLUMNS = ("item_0", "item_1", "item_2")
 _ROW_GROUP = 1 << 20
+_NAMED = 2**21
+"""Items up to which three positions fit into 63 bits."""
+
 _PAIR_OF_POSITIONS = {frozenset(pair): number for number, pair in enumerate(PAIRS)}
 
 
@@ -163,14 +166,21 @@ class Triplets:
             indices (m, 3) with each row sorted, distribution (m, 3) by pair of the sorted row, answers (m,).
         """
         order = np.argsort(self.indices, axis=1, kind="stable")
-        ordered = np.take_along_axis(self.indices, order, axis=1)
-        distinct, row_of = np.unique(ordered, axis=0, return_inverse=True)
-        row_of = row_of.reshape(-1)
-        by_pair = self._by_pair()[np.arange(len(self))[:, None], _pairs_after(order)]
-        total = np.zeros((len(distinct), 3))
-        np.add.at(total, row_of, by_pair)
-        answers = np.bincount(row_of, minlength=len(distinct)).astype(float)
-        return distinct, total / answers[:, None], answers
+        _, first, row_of = np.unique(self.names(), return_index=True, return_inverse=True)
+        by_pair = np.take_along_axis(self._by_pair(), _pairs_after(order), axis=1)
+        sums = [np.bincount(row_of, by_pair[:, pair], minlength=len(first)) for pair in range(3)]
+        answers = np.bincount(row_of, minlength=len(first)).astype(float)
+        return np.sort(self.indices[first], axis=1), np.stack(sums, axis=1) / answers[:, None], answers
+
+    def names(self) -> np.ndarray:
+        """Return one number for each set of three items, (n,) int64, in the order of sorted rows."""
+        low, middle, high = np.sort(self.indices, axis=1).astype(np.int64).T
+        items = len(self.items)
+        if items <= _NAMED:
+            named: np.ndarray = (low * items + middle) * items + high
+            return named
+        _, pair = np.unique(low * items + middle, return_inverse=True)
+        return np.unique(pair.reshape(-1) * items + high, return_inverse=True)[1].reshape(-1)
 
     def _by_pair(self) -> np.ndarray:
         if self.probabilities is not None:

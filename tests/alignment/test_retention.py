@@ -7,7 +7,8 @@ import pytest
 
 from likemind.alignment.retention import Candidate, Validation, choose_shipped, measure
 from likemind.alignment.trainee import Student
-from likemind.evaluation.fewshot import draw_episodes, fewshot
+from likemind.episodes import draw_episodes
+from likemind.evaluation.fewshot import fewshot
 from likemind.student.model import mix
 
 from .conftest import quick

@@ -12,9 +12,10 @@ from sklearn.linear_model import RidgeClassifierCV
 from sklearn.metrics import adjusted_mutual_info_score
 
 from likemind.choice import PAIRS
+from likemind.episodes import ALPHAS, QUERIES, chance, draw_episodes
 from likemind.errors import LikemindError
 from likemind.evaluation.calibration import expected_calibration_error, negative_log_likelihood
-from likemind.evaluation.fewshot import ALPHAS, QUERIES, chance, draw_episodes, fewshot
+from likemind.evaluation.fewshot import fewshot
 from likemind.evaluation.intervals import Estimate, compare, mean_estimate, resample
 from likemind.evaluation.odd_one_out import TimedTriplets, Trials, agreement, by_level, choice_entropy, similarities
 from likemind.evaluation.structure import grouping

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from likemind.choice import fit_temperature
-from likemind.evaluation.fewshot import Episode, draw_episodes, fewshot
+from likemind.episodes import Episode, draw_episodes
+from likemind.evaluation.fewshot import fewshot
 from likemind.evaluation.odd_one_out import Trials, agreement, similarities
 from likemind.features.embed import embed_rows
 from likemind.student.model import AlignedModel, mix

@@ -1,54 +1,14 @@
-"""Learning new categories from one or five examples."""
+"""Learning new categories from a few examples, with an interval."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from likemind.errors import LikemindError
+from likemind.episodes import Episode, accuracies
 from likemind.evaluation.intervals import Estimate, mean_estimate
 
-EPISODES = 40
-QUERIES = 10
-ALPHAS = np.logspace(-3, 3, 13)
-
-
-@dataclass(frozen=True, eq=False)
-class Episode:
-    """One task: rows to learn from, rows to be tested on, with their classes."""
-
-    support: np.ndarray
-    support_class: np.ndarray
-    query: np.ndarray
-    query_class: np.ndarray
-
-
-def draw_episodes(categories: list[str], k: int, seed: int, *, episodes: int = EPISODES) -> list[Episode]:
-    """Draw the same tasks for every model: k examples of each category, up to 10 others of each to be recognised.
-
-    Args:
-        categories: Of each row.
-        k: Examples a category.
-        seed: Decides the tasks, with the categories.
-        episodes: Tasks.
-
-    Raises:
-        LikemindError: Fewer than two categories have more than k rows.
-    """
-    names, label = np.unique(categories, return_inverse=True)
-    usable = [c for c in range(len(names)) if (label == c).sum() > k]
-    if len(usable) < 2:
-        raise LikemindError(f"{k}-shot tasks need two categories with more than {k} images: label more images")
-    tasks = []
-    for number in range(episodes):
-        rng = np.random.default_rng([seed, k, number])
-        drawn = [rng.permutation(np.flatnonzero(label == c)) for c in usable]
-        support, query = [rows[:k] for rows in drawn], [rows[k : k + QUERIES] for rows in drawn]
-        classes = [np.repeat(np.arange(len(usable)), [len(rows) for rows in part]) for part in (support, query)]
-        tasks.append(Episode(np.concatenate(support), classes[0], np.concatenate(query), classes[1]))
-    return tasks
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def fewshot(
@@ -60,41 +20,6 @@ def fewshot(
         embedding: (rows, d), unit rows.
         tasks: From ``draw_episodes``.
         seed: Of the resampling.
-        method: ``ridge`` is scikit-learn's ``RidgeClassifierCV`` (alphas 1e-3…1e3); ``centroid`` the nearest class mean
-            by cosine.
+        method: As for ``likemind.episodes.accuracies``.
     """
-    solve = _ridge if method == "ridge" else _centroid
-    rows = _in_own_span(embedding.astype(np.float64))
-    right = [float((solve(rows, task) == task.query_class).mean()) for task in tasks]
-    return mean_estimate(np.array(right), seed)
-
-
-def chance(tasks: list[Episode]) -> float:
-    """Return the accuracy of guessing."""
-    return 1 / len(np.unique(tasks[0].query_class))
-
-
-def _in_own_span(embedding: np.ndarray) -> np.ndarray:
-    """Rotate rows into as many dimensions as they span: both classifiers see the same geometry, in less time."""
-    rows, width = embedding.shape
-    if rows >= width:
-        return embedding
-    values, vectors = np.linalg.eigh(embedding @ embedding.T)
-    rotated: np.ndarray = vectors * np.sqrt(np.maximum(values, 0.0))
-    return rotated
-
-
-def _ridge(embedding: np.ndarray, task: Episode) -> np.ndarray:
-    from sklearn.linear_model import RidgeClassifierCV
-
-    fitted = RidgeClassifierCV(alphas=ALPHAS).fit(embedding[task.support], task.support_class)
-    predicted: np.ndarray = fitted.predict(embedding[task.query])
-    return predicted
-
-
-def _centroid(embedding: np.ndarray, task: Episode) -> np.ndarray:
-    classes = np.unique(task.support_class)
-    means = np.stack([embedding[task.support[task.support_class == c]].mean(axis=0) for c in classes])
-    means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-    nearest: np.ndarray = classes[(embedding[task.query] @ means.T).argmax(axis=1)]
-    return nearest
+    return mean_estimate(accuracies(embedding, tasks, method), seed)

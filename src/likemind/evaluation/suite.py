@@ -15,9 +15,10 @@ import torch
 from likemind.artifacts import Artifact, PathLike, versions, write_atomic
 from likemind.choice import ODD_OF_PAIR, choose, fit_temperature, log_probabilities, pair_similarities
 from likemind.datasets.evaluation_set import EvaluationSet
+from likemind.episodes import chance, draw_episodes
 from likemind.errors import LikemindError
 from likemind.evaluation.calibration import expected_calibration_error, negative_log_likelihood
-from likemind.evaluation.fewshot import chance, draw_episodes, fewshot
+from likemind.evaluation.fewshot import fewshot
 from likemind.evaluation.intervals import Estimate, compare, mean_estimate
 from likemind.evaluation.models import Model, open_models
 from likemind.evaluation.odd_one_out import TimedTriplets, Trials, agreement, by_level, choice_entropy, similarities

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from likemind.artifacts import PathLike, read_run
 from likemind.errors import LikemindError, few
+from likemind.hashes import key_of
 from likemind.triplets import read_table
 
 if TYPE_CHECKING:
@@ -39,10 +41,14 @@ class FeatureStore:
     run: dict[str, Any]
 
     @classmethod
-    def load(cls, path: PathLike | FeatureStore, *, verify: bool = False) -> FeatureStore:
-        """Open a store, checking sizes (and bytes, with ``verify``)."""
+    def load(
+        cls, path: PathLike | FeatureStore | Sequence[PathLike | FeatureStore], *, verify: bool = False
+    ) -> FeatureStore:
+        """Open a store, checking sizes (and bytes, with ``verify``); of several, join the rows."""
         if isinstance(path, FeatureStore):
             return path
+        if not isinstance(path, str | os.PathLike):
+            return joined([cls.load(one, verify=verify) for one in path])
         folder = Path(path)
         run = read_run(folder, verb="embed", verify=verify)
         try:
@@ -69,8 +75,14 @@ class FeatureStore:
         """The backbone's fingerprint."""
         return str(self.run["config"]["backbone"])
 
+    @property
+    def blocks(self) -> list[int]:
+        """Widths of the features that were joined; one, if none were."""
+        return list(getattr(self.features, "blocks", [self.features.shape[1]]))
+
     @cached_property
-    def _position(self) -> dict[str, int]:
+    def position(self) -> dict[str, int]:
+        """Row of each id."""
         return {name: position for position, name in enumerate(self.ids)}
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:
@@ -79,10 +91,62 @@ class FeatureStore:
         Raises:
             LikemindError: An image has no row; up to five are named.
         """
-        missing = [name for name in ids if name not in self._position]
+        missing = [name for name in ids if name not in self.position]
         if missing:
             named = few(missing)
             raise LikemindError(
                 f"{self.path} has no features of {len(missing)} images ({named}): embed them, or leave them out"
             )
-        return np.asarray(self.features[[self._position[name] for name in ids]], dtype=np.float32)
+        return np.asarray(self.features[[self.position[name] for name in ids]], dtype=np.float32)
+
+
+def joined(stores: Sequence[FeatureStore]) -> FeatureStore:
+    """Return one store whose rows are these stores' rows, side by side: several layers, or several backbones.
+
+    Raises:
+        LikemindError: There is no store, or one lacks an image that the first has.
+    """
+    if not stores:
+        raise LikemindError("there are no features to join: give one store at least")
+    first = stores[0]
+    if len(stores) == 1:
+        return first
+    for store in stores[1:]:
+        store.rows(first.ids[:0] if store.ids == first.ids else first.ids)
+    parts = [store.fingerprint for store in stores]
+    name = " + ".join(str(store.run["figures"]["backbone_name"]) for store in stores)
+    run = {
+        "key": key_of(joined=[store.key for store in stores]),
+        "config": {"backbone": key_of(joined=parts), "parts": parts},
+        "figures": {"backbone_name": name},
+    }
+    places = [None if store.ids == first.ids else np.array([store.position[i] for i in first.ids]) for store in stores]
+    path = Path(" + ".join(str(store.path) for store in stores))
+    return FeatureStore(path, first.ids, JoinedRows([store.features for store in stores], places), run)  # type: ignore[arg-type]
+
+
+class JoinedRows:
+    """Rows of several arrays side by side, put together when they are asked for.
+
+    Shapes:
+        parts: (n, d_k) each. places: each part's row for a row of ours; the same if None.
+    """
+
+    def __init__(self, parts: list[np.ndarray], places: list[np.ndarray | None]) -> None:
+        self.blocks = [part.shape[1] for part in parts]
+        self.shape = (len(parts[0] if places[0] is None else places[0]), sum(self.blocks))
+        self.dtype = np.result_type(*parts)
+        self._parts, self._places = parts, places
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | Sequence[int] | np.ndarray) -> np.ndarray:
+        chosen = [
+            part[rows] if place is None else part[place[rows]]
+            for part, place in zip(self._parts, self._places, strict=True)
+        ]
+        return np.concatenate(chosen, axis=1)
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype=dtype)

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likemind.choice import log_probabilities
 from likemind.pairs import PAIRS
 
 DENSE = 8192
@@ -78,7 +77,7 @@ class GramObjective:
         """
         if self._ends is None:
             gram = Z @ Z.T
-            gram.fill_diagonal_(gram[0, 1])  # never asked about, and it may be far larger than what is
+            gram.fill_diagonal_(float(gram[0, 1]))  # never asked about, and it may be far larger than what is
             loss, by_entry = self.by_pair(gram.view(-1))
             by_gram = by_entry.view(self._objects, self._objects)
             return loss, (by_gram + by_gram.T) @ Z
@@ -152,15 +151,17 @@ def _cells(indices: np.ndarray, objects: int, dense: bool) -> tuple[np.ndarray, 
 
 
 def _products(Z: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    blocks = zip(first.split(_BLOCK), second.split(_BLOCK), strict=True)
-    return torch.cat([(Z[a] * Z[b]).sum(1) for a, b in blocks])
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(first), _BLOCK)]
+    return torch.cat([(Z[first[block]] * Z[second[block]]).sum(1) for block in blocks])
 
 
 def _pulled(by_pair: Tensor, Z: Tensor, first: Tensor, second: Tensor) -> Tensor:
     gradient = torch.zeros_like(Z)
-    for pull, a, b in zip(by_pair.split(_BLOCK), first.split(_BLOCK), second.split(_BLOCK), strict=True):
-        gradient.index_add_(0, a, pull[:, None] * Z[b])
-        gradient.index_add_(0, b, pull[:, None] * Z[a])
+    for start in range(0, len(first), _BLOCK):
+        a, b = first[start : start + _BLOCK], second[start : start + _BLOCK]
+        pull = by_pair[start : start + _BLOCK, None]
+        gradient.index_add_(0, a, pull * Z[b])
+        gradient.index_add_(0, b, pull * Z[a])
     return gradient
 
 

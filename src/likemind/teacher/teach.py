@@ -4,59 +4,95 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
 from likemind.artifacts import Artifact, PathLike, key_of_path, write_atomic
-from likemind.choice import agreement, fit_temperature, log_probabilities
+from likemind.backbones.timm import load_backbone
 from likemind.errors import LikemindError
+from likemind.features.embed import embed
 from likemind.features.store import FeatureStore
 from likemind.hashes import key_of
-from likemind.progress import log, track
-from likemind.readers.judgements import read_triplets
+from likemind.progress import log
+from likemind.readers.embeddings import HumanEmbedding
+from likemind.readers.judgements import Judgements, read_judgements, read_triplets
+from likemind.readers.ratings import RatingMatrix
+from likemind.teacher.card import card
+from likemind.teacher.crossvalidate import SHOTS, Answered, Targets, as_counted, cross_validate
 from likemind.teacher.teacher import IDENTITY, Teacher
 from likemind.triplets import Triplets, read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-PENALTIES = (0.3, 0.1, 0.03, 0.01, 0.003)
+PENALTIES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+MIXES = (1.0, 0.5)
+PEOPLE = {
+    "counts": "the share of answers that each pair got",
+    "posterior": "what a variational embedding of the answers predicts (VICE)",
+}
+
+PRESETS = {"alignet": "timm/vit_so400m_patch14_siglip_384.webli"}
+"""The paper's teacher: SigLIP-So400m at 384 px, pooled output (1,152 numbers)."""
+
+_DRAWN = 1_000_000
+"""Triplets that an embedding of people is asked about."""
+
+Stores = PathLike | FeatureStore | Sequence[PathLike | FeatureStore]
 
 
 def teach(
-    features: PathLike | FeatureStore,
-    judgements: PathLike | Triplets,
+    features: Stores,
+    judgements: PathLike | Judgements,
     *,
     out: PathLike,
     folds: int = 3,
     penalties: Sequence[float] | None = None,
+    mixes: Sequence[float] = MIXES,
+    people: Literal["counts", "posterior"] = "counts",
     groups: PathLike | Mapping[str, str] | None = None,
-    preset: None = None,
+    max_loss: float = 1.0,
+    others: Stores | None = None,
+    local_weight: float = 0.25,
+    preset: Literal["alignet"] | None = None,
+    weights: str | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> Teacher:
     """Fit a surrogate teacher to people's odd-one-out answers.
 
-    The penalty is chosen by cross-validation over *objects*: a fold's map is fitted on triplets whose three objects are
-    all in training, and judged by cross-entropy on triplets with at least one held-out object, after one temperature
-    was fitted to these. The final map keeps that temperature, so that its probabilities suit unseen objects. The
-    untransformed features are a candidate too; a map must beat them by two standard errors, else the teacher is the
-    identity, and says so.
+    The map is chosen by cross-validation over *objects* (``likemind.teacher.crossvalidate``): a fold's map is fitted on
+    triplets whose three objects are all in training, and judged on triplets with at least one held-out object, after
+    one temperature was fitted to these. The final map keeps that temperature, so that its probabilities suit unseen
+    objects. The untransformed features are a candidate too; a map must beat them by two standard errors, else the
+    teacher is the identity, and says so.
 
     Args:
-        features: A store with a row for every judged item.
-        judgements: A file (see ``read_judgements``) or triplets. Repeated answers to a triplet make its distribution.
+        features: A store with a row for every judged item; or several, whose rows are joined.
+        judgements: A file (see ``read_judgements``) or judgements. Repeated answers to a triplet make its distribution.
+            A model of people (``HumanEmbedding``) is asked about a million triplets of items that have features.
         out: The teacher's directory.
         folds: Parts that the objects are split into, at least 2.
-        penalties: Candidates; 0.3 to 0.003 by default.
+        penalties: Candidates; 0.3 to 0.001 by default.
+        mixes: Candidates for the map's share in the similarities, in (0, 1].
+        people: ``counts``: people's distribution is the share of answers. ``posterior``: it is what a variational
+            embedding of the answers predicts (VICE), fitted to each fold's own answers; AligNet's way, for sparse
+            answers to millions of triplets.
         groups: Item → what it shows, or a table with the columns ``id`` and ``category`` (an evaluation folder's
-            ``items.parquet``): where objects have several photographs, a fold keeps all of an object's together.
-        preset: None.
+            ``items.parquet``). Where objects have several photographs, a fold keeps all of an object's together; where
+            there are six or more of objects that a fold has not seen, few-shot accuracy is measured on these.
+        max_loss: Points of 5-shot accuracy on unseen classes that a map must lose less than.
+        others: Features of other images, whose neighbourhoods are to stay as they are (gLocal's local term).
+        local_weight: Share of that wish in the objective, in [0, 1).
+        preset: ``alignet``: the paper's teacher. ``features`` are the THINGS photographs then, which are embedded by
+            SigLIP-So400m at 384 px into ``OUT-features``, and ``people`` is ``posterior``.
+        weights: For the preset: a file of weights, instead of timm's own.
         seed: Of the split.
         overwrite: Replace another run at ``out``.
 
@@ -70,30 +106,88 @@ def teach(
         >>> teach("runs/features", "answers.parquet", out="runs/teacher")  # doctest: +SKIP
     """
     if preset is not None:
-        raise LikemindError(f"preset {preset!r} is not known: leave it out")
-    store, answers = FeatureStore.load(features), read_triplets(judgements)
-    candidates = sorted({float(p) for p in (PENALTIES if penalties is None else penalties)}, reverse=True)
-    if not candidates or not all(math.isfinite(p) and p >= 0 for p in candidates):
-        raise LikemindError(f"penalties must be finite numbers of at least 0, got {penalties}: mend --penalty")
-    if folds < 2:
-        raise LikemindError(f"folds must be at least 2, got {folds}: mend --folds")
-    config: dict[str, Any] = {"folds": folds, "penalties": [repr(p) for p in candidates], "seed": seed}
+        features, people = _preset(preset, features, weights, out, overwrite=overwrite), "posterior"
+    store, answers = FeatureStore.load(features), read_judgements(judgements)
+    settings = _Settings(folds, penalties, mixes, people, max_loss, local_weight if others is not None else 0.0, seed)
+    elsewhere = None if others is None else FeatureStore.load(others)
     shows = _groups(groups) if groups is not None else {}
     inputs = {"features": store.key, "judgements": _key(judgements), "groups": key_of(groups=shows)}
-    with Artifact(out, verb="teach", config=config, inputs=inputs, overwrite=overwrite) as work:
+    if elsewhere is not None:
+        inputs["others"] = elsewhere.key
+    with Artifact(
+        out, verb="teach", config=settings.config(), inputs=inputs, overwrite=overwrite, recipe_version=2
+    ) as work:
         if not work.done:
-            teacher = _fit(store, answers, folds, candidates, shows, seed)
+            teacher = _fit(store, _triplets(answers, store, seed), settings, shows, elsewhere)
             teacher.write(work.path)
-            work.figures = {"penalty": repr(teacher.penalty), "source": answers.source, **teacher.facts_}
-            write_atomic(work.path / "README.md", _card(teacher, store, answers).encode())
+            work.figures = {"penalty": repr(teacher.penalty), **teacher.facts_}
+            write_atomic(work.path / "README.md", card(teacher).encode())
     return Teacher.load(out)
 
 
-def _key(judgements: PathLike | Triplets) -> str:
+@dataclass(frozen=True)
+class _Settings:
+    folds: int
+    penalties: Sequence[float] | None
+    mixes: Sequence[float]
+    people: str
+    max_loss: float
+    local_weight: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        candidates = PENALTIES if self.penalties is None else self.penalties
+        if not candidates or not all(math.isfinite(p) and p >= 0 for p in candidates):
+            raise LikemindError(f"penalties must be finite numbers of at least 0, got {candidates}: mend --penalty")
+        if not self.mixes or not all(0 < mix <= 1 for mix in self.mixes):
+            raise LikemindError(f"mixes must be above 0 and at most 1, got {self.mixes}: mend --mix")
+        if self.folds < 2:
+            raise LikemindError(f"folds must be at least 2, got {self.folds}: mend --folds")
+        if self.people not in PEOPLE:
+            raise LikemindError(f"people {self.people!r} is not one of {', '.join(PEOPLE)}: mend --people")
+        if not 0 <= self.local_weight < 1:
+            raise LikemindError(f"local_weight must be at least 0 and below 1, got {self.local_weight}: mend it")
+        object.__setattr__(self, "penalties", sorted({float(p) for p in candidates}, reverse=True))
+        object.__setattr__(self, "mixes", sorted({float(mix) for mix in self.mixes}, reverse=True))
+
+    def config(self) -> dict[str, Any]:
+        told = {"folds": self.folds, "people": self.people, "max_loss": self.max_loss, "seed": self.seed}
+        told |= {"penalties": [repr(p) for p in self.penalties or []], "mixes": [repr(mix) for mix in self.mixes]}
+        return told | {"local_weight": repr(self.local_weight)}
+
+    def targets(self) -> Targets:
+        if self.people == "counts":
+            return as_counted
+        from likemind.teacher.posterior import as_posterior
+
+        return partial(as_posterior, seed=self.seed)
+
+
+def _triplets(judgements: Judgements, store: FeatureStore, seed: int) -> Triplets:
+    """Return answers as they are; of a model of people, what it says of triplets of items that have features."""
+    if not isinstance(judgements, HumanEmbedding):
+        return read_triplets(judgements)
+    here = set(store.ids)
+    rows = [row for row, name in enumerate(judgements.items) if name in here]
+    if len(rows) < 3:
+        raise LikemindError(
+            f"{store.path} has features of {len(rows)} items of the embedding: three at least are needed"
+        )
+    if len(rows) < len(judgements):
+        log.warning("%d of the embedding's %d items have features; the others are left out", len(rows), len(judgements))
+    known = HumanEmbedding([judgements.items[row] for row in rows], judgements.embedding[rows], judgements.source)
+    return known.triplets(min(_DRAWN, math.comb(len(rows), 3)), seed)
+
+
+def _key(judgements: PathLike | Judgements) -> str:
+    if isinstance(judgements, HumanEmbedding):
+        return key_of(items=list(judgements.items), rows=_digest(judgements.embedding), source=judgements.source)
     if isinstance(judgements, Triplets):
         columns = {name: _digest(value) for name, value in judgements.columns().items()}
         items, indices = list(judgements.items), _digest(judgements.indices)
         return key_of(items=items, indices=indices, source=judgements.source, columns=columns)
+    if isinstance(judgements, RatingMatrix):
+        return _key(read_triplets(judgements))  # which refuses
     return key_of_path(Path(judgements))
 
 
@@ -118,129 +212,101 @@ def _known(pairs: Iterable[tuple[Any, Any]]) -> dict[str, str]:
 
 
 def _fit(
-    store: FeatureStore, judgements: Triplets, folds: int, penalties: list[float], groups: dict[str, str], seed: int
+    store: FeatureStore,
+    judgements: Triplets,
+    settings: _Settings,
+    groups: dict[str, str],
+    elsewhere: FeatureStore | None,
 ) -> Teacher:
-    judgements.positions_in(store.ids, f"the features ({store.path})")
-    items = judgements.used_items
-    X = store.rows(items)
-    own = replace(judgements, items=items, indices=judgements.positions_in(items, "the judged items"))
-    triplets, targets, answers = own.targets()
-    objects, object_of = np.unique([groups.get(name, name) for name in items], return_inverse=True)
-    if len(objects) < 3 * folds:
+    data, objects = _answered(store, judgements, groups, elsewhere)
+    if objects < 3 * settings.folds:
         raise LikemindError(
-            f"{len(objects)} judged objects are too few for {folds} folds: give more items, or fewer --folds"
+            f"{objects} judged objects are too few for {settings.folds} folds: give more items, or fewer --folds"
         )
-    results = cross_validate(X, triplets, targets, answers, folds, penalties, seed, object_of=object_of.reshape(-1))
-    best = min((row for row in results if row["gain"] >= row["gain_needed"]), key=lambda row: row["cross_entropy"])
+    assert settings.penalties is not None
+    table = cross_validate(
+        data,
+        folds=settings.folds,
+        penalties=settings.penalties,
+        mixes=settings.mixes,
+        local_weight=settings.local_weight,
+        targets=settings.targets(),
+        max_loss=settings.max_loss,
+        seed=settings.seed,
+    )
+    best = next(row for row in table if row["chosen"])
     chosen = IDENTITY if best["penalty"] is None else best["penalty"]
     if chosen == IDENTITY:
         log.warning("no map beats the untransformed features on unseen objects: the teacher is the identity")
-    teacher = Teacher(chosen).fit(X, triplets, targets, answers)
+    teacher = Teacher(chosen, mix=best["mix"], local_weight=settings.local_weight)
+    problem = data.problem(settings.targets(), settings.local_weight)
+    teacher.take(problem, problem.identity() if teacher.is_identity else problem.solve(chosen))
     teacher.calibrate(best["temperature"])
-    teacher.backbone_ = store.fingerprint
-    teacher.cv_results_ = results
-    teacher.facts_ = {
-        "items": len(items),
-        "triplets": len(triplets),
-        "answers": len(judgements),
-        "source": judgements.source,
-        "backbone_name": store.run["figures"]["backbone_name"],
-        "agreement_unseen": best["agreement"],
-        "agreement_unseen_identity": results[0]["agreement"],
-        "ceiling": float((targets.max(axis=1) * answers).sum() / answers.sum()),
-    }
+    teacher.backbone_, teacher.cv_results_ = store.fingerprint, table
+    teacher.facts_ = _facts(store, judgements, data, table, best, settings)
     return teacher
 
 
-def cross_validate(
-    X: np.ndarray,
-    triplets: np.ndarray,
-    targets: np.ndarray,
-    answers: np.ndarray,
-    folds: int,
-    penalties: list[float],
-    seed: int,
-    object_of: np.ndarray | None = None,
-) -> list[dict[str, Any]]:
-    """Return, for the identity (penalty None) and each penalty, how well people's answers on unseen objects are met.
-
-    Each row holds ``temperature``, the one that suits the validation triplets of all folds best; ``cross_entropy`` at
-    that temperature; ``agreement``; both weighted by answers; ``n``, the triplets judged; ``gain``, the cross-entropy
-    that is saved against the identity, and ``gain_needed``, two standard errors of it. ``object_of`` (m,) says
-    which rows of X show the same object; each its own if None.
-    """
-    shown = np.arange(len(X)) if object_of is None else object_of
-    fold_of = (np.random.default_rng(seed).permutation(shown.max() + 1) % folds)[shown]
-    seen: dict[float, list[torch.Tensor]] = {penalty: [] for penalty in (IDENTITY, *penalties)}
-    held_rows = []
-    for fold in track(range(folds), total=folds, what="teach (folds)"):
-        held = (fold_of == fold)[triplets].any(axis=1)
-        if held.all() or not held.any():
-            raise LikemindError(f"the answers are too few for {folds} folds of objects: give more, or fewer --folds")
-        held_rows.append(np.flatnonzero(held))
-        objects = np.flatnonzero(fold_of != fold)
-        place = np.full(len(X), -1)
-        place[objects] = np.arange(len(objects))
-        start: Teacher | None = None
-        for penalty, similarities in seen.items():
-            teacher = Teacher(penalty).fit(
-                X[objects], place[triplets[~held]], targets[~held], answers[~held], start=start
-            )
-            start = None if penalty == IDENTITY else teacher
-            similarities.append(teacher.similarities(X, triplets[held]))
-    rows = np.concatenate(held_rows)
-    judged = [_judged(penalty, torch.cat(parts), targets[rows], answers[rows]) for penalty, parts in seen.items()]
-    return [_against(row, by_triplet, judged[0][1], answers[rows]) for row, by_triplet in judged]
-
-
-def _judged(
-    penalty: float, similarities: torch.Tensor, targets: np.ndarray, answers: np.ndarray
-) -> tuple[dict[str, Any], np.ndarray]:
-    temperature = fit_temperature(similarities, torch.from_numpy(targets * (answers / answers.mean())[:, None]))
-    log_p = log_probabilities(similarities, temperature).numpy()
-    by_triplet = -(targets * log_p).sum(axis=1)
-    agreed = agreement(similarities, torch.from_numpy(targets)).numpy()
-    row = {
-        "penalty": None if penalty == IDENTITY else penalty,
-        "temperature": temperature,
-        "cross_entropy": float(np.average(by_triplet, weights=answers)),
-        "agreement": float(np.average(agreed, weights=answers)),
-        "n": len(log_p),
+def _facts(
+    store: FeatureStore,
+    judgements: Triplets,
+    data: Answered,
+    table: list[dict[str, Any]],
+    best: dict[str, Any],
+    settings: _Settings,
+) -> dict[str, Any]:
+    few: dict[str, Any] = {name: best[name] for name in ("fewshot", "fewshot_loss") if name in best}
+    return few | {
+        "items": len(data.X),
+        "triplets": len(data.triplets),
+        "answers": len(judgements),
+        "source": judgements.source,
+        "people": PEOPLE[settings.people],
+        "backbone_name": store.run["figures"]["backbone_name"],
+        "agreement_unseen": best["agreement"],
+        "agreement_unseen_identity": table[0]["agreement"],
+        "ceiling": float((data.targets.max(axis=1) * data.answers).sum() / data.answers.sum()),
+        "max_loss": settings.max_loss,
     }
-    return row, by_triplet
 
 
-def _against(row: dict[str, Any], ours: np.ndarray, identity: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
-    """Add what the map gains over the identity, and what it must gain to be told from noise: two standard errors."""
-    share = answers / answers.sum()
-    gains = identity - ours
-    gain = float(share @ gains)
-    return row | {"gain": gain, "gain_needed": 2 * float(np.sqrt((share**2) @ (gains - gain) ** 2))}
+def _answered(
+    store: FeatureStore, judgements: Triplets, groups: dict[str, str], elsewhere: FeatureStore | None
+) -> tuple[Answered, int]:
+    """Join answers to features, by id; return them, and how many objects were judged."""
+    judgements.positions_in(store.ids, f"the features ({store.path})")
+    items = judgements.used_items
+    own = replace(judgements, items=items, indices=judgements.positions_in(items, "the judged items"))
+    triplets, targets, answers = own.targets()
+    number: dict[str, int] = {}
+    object_of = [number.setdefault(groups.get(name, name), len(number)) for name in items]
+    objects = len(number)
+    shown = [name for name in store.ids if name in groups]
+    shows = np.array([number.setdefault(groups[name], len(number)) for name in shown], dtype=np.int64)
+    enough = np.flatnonzero(np.bincount(shows, minlength=1)[shows] > SHOTS)
+    pictures = store.rows([shown[row] for row in enough])
+    levels = None if own.level is None else own.level[np.unique(own.names(), return_index=True)[1]]
+    return Answered(
+        store.rows(items),
+        triplets,
+        targets,
+        answers,
+        np.array(object_of),
+        pictures,
+        shows[enough],
+        blocks=store.blocks,
+        others=None if elsewhere is None else elsewhere.rows(elsewhere.ids),
+        levels=levels,
+    ), objects
 
 
-def _said(penalty: float | None) -> str:
-    return "identity" if penalty is None else str(penalty)
-
-
-def _card(teacher: Teacher, store: FeatureStore, judgements: Triplets) -> str:
-    rows = "\n".join(
-        f"| {_said(row['penalty'])} | {row['cross_entropy']:.4f} | {row['agreement']:.4f} |"
-        for row in teacher.cv_results_
-    )
-    facts = teacher.facts_
-    return f"""# A surrogate teacher made by Likemind
-
-One affine map on the features of `{facts["backbone_name"]}`, fitted to {facts["answers"]:,} odd-one-out answers
-(source: **{judgements.source}**) on {facts["triplets"]:,} triplets of {facts["items"]:,} items, after AligNet
-(Muttenthaler et al., Nature 2025). Chosen penalty: {"identity" if teacher.is_identity else teacher.penalty}.
-
-Cross-validation over objects; each triplet judged has at least one object that the fit had not seen. Agreement is the
-mean share of answers that the teacher's choice got; chance 0.333, ceiling {facts["ceiling"]:.3f}.
-
-| penalty | cross-entropy, nats | agreement |
-|---|---|---|
-{rows}
-
-Load it with `likemind.Teacher.load(folder)`; it takes features of the same backbone, layer and preprocessing only
-(fingerprint `{store.fingerprint[:16]}…`).
-"""
+def _preset(preset: str, images: Stores, weights: str | None, out: PathLike, *, overwrite: bool) -> FeatureStore:
+    """Embed photographs by the paper's backbone, unless they are features already."""
+    if preset not in PRESETS:
+        raise LikemindError(f"preset {preset!r} is not known: choose {', '.join(PRESETS)}, or leave it out")
+    if isinstance(images, FeatureStore) or not isinstance(images, str | os.PathLike):
+        return FeatureStore.load(images)
+    if (Path(images) / "features.npy").exists():
+        return FeatureStore.load(images)
+    backbone = load_backbone(PRESETS[preset], weights=weights)
+    return embed(images, backbone, out=f"{os.fspath(out)}-features", overwrite=overwrite)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -10,36 +9,30 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 
 from likemind.artifacts import PathLike, read_json, read_run, write_atomic, write_json
-from likemind.choice import agreement, fit_temperature, pair_similarities
+from likemind.choice import agreement
 from likemind.errors import LikemindError
-from likemind.teacher.gram import GramObjective
+from likemind.teacher import glocal
+from likemind.teacher.affine import AffineProblem
+from likemind.teacher.gram import dot_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from torch import Tensor
+
+    from likemind.teacher.affine import Solution
 
 IDENTITY = float("inf")
 """The penalty at which the map stays the (scaled) identity."""
 
-_SMALL = 1000
-"""Objects up to which a second thread gains nothing on an idle machine, and on a busy one costs ten times the time."""
+_ARRAYS = ("weights", "bias", "mean", "scale", "identity_scale")
 
 
-@contextlib.contextmanager
-def _one_thread_if_small(objects: int) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1 if objects <= _SMALL else threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-class Teacher:
+class Teacher(BaseEstimator):  # type: ignore[misc]
     """Features x ↦ z = ((x − mean_) / scale_) weights_ + bias_, whose dot products are people's similarities.
 
     min over (W, b) of  CE(people, softmax(z zᵀ)) + penalty · (‖W − (tr W / d) I‖² + ‖b‖²)
@@ -48,19 +41,19 @@ class Teacher:
     ``scale_`` is such that the identity is the best *scaled* identity: the temperature is fitted before W, so that the
     penalty means the same for every backbone.
 
-    The map is fitted in the span of the objects' features, which loses nothing: outside of it only the penalty acts,
-    and it asks for the scaled identity. So a fit costs O(m³) for m objects however wide the features are.
-
     Args:
         penalty: Pull towards the scaled identity, ≥ 0; ``inf`` for the identity itself.
+        mix: Share of the map in the similarities, in (0, 1]; the rest are the untransformed features' own. The mixture
+            is one affine map again (``likemind.teacher.affine.Solution.mixed``).
+        local_weight: Share of gLocal's wish that other images keep their neighbours, in [0, 1); see ``others``.
         max_iter: Iterations of L-BFGS.
 
     Attributes:
-        weights_: (d, d) float32. bias_: (d,). mean_: (d,). scale_: float.
+        weights_: (d, d) float32. bias_: (d,). mean_: (d,). scale_: (d,), one number a block of joined features.
         identity_scale_: The scale that suits the untransformed features, whatever ``calibrate`` does to ``scale_``.
-        loss_: Mean cross-entropy of the answers fitted to, nats.
+        loss_: Mean cross-entropy of the answers fitted to, nats, before mixing.
         backbone_: Fingerprint of the backbone whose features it was fitted on, or "".
-        cv_results_: What ``teach`` saw in cross-validation: one dict a penalty.
+        cv_results_: What ``teach`` saw in cross-validation: one dict a candidate.
         facts_: What it was fitted to, and how well.
 
     Example:
@@ -74,16 +67,20 @@ class Teacher:
     weights_: np.ndarray
     bias_: np.ndarray
     mean_: np.ndarray
-    scale_: float
-    identity_scale_: float
-    loss_: float | None = None
+    scale_: np.ndarray
+    identity_scale_: np.ndarray
+    loss_: float | None
+    backbone_: str = ""
+    cv_results_: list[dict[str, Any]]
+    facts_: dict[str, Any]
 
-    def __init__(self, penalty: float = 0.01, *, max_iter: int = 200) -> None:
+    def __init__(
+        self, penalty: float = 0.01, *, mix: float = 1.0, local_weight: float = 0.0, max_iter: int = 200
+    ) -> None:
         self.penalty = penalty
+        self.mix = mix
+        self.local_weight = local_weight
         self.max_iter = max_iter
-        self.backbone_ = ""
-        self.cv_results_: list[dict[str, Any]] = []
-        self.facts_: dict[str, Any] = {}
 
     def fit(
         self,
@@ -92,7 +89,8 @@ class Teacher:
         targets: np.ndarray,
         answers: np.ndarray | None = None,
         *,
-        start: Teacher | None = None,
+        blocks: Sequence[int] | None = None,
+        others: np.ndarray | None = None,
     ) -> Self:
         """Fit the map.
 
@@ -101,83 +99,42 @@ class Teacher:
             triplets: (n, 3) rows of X.
             targets: (n, 3) people's distribution over the pairs 01, 02, 12.
             answers: (n,) number of answers behind each triplet; equal if None.
-            start: A teacher fitted to the same X and triplets to start from.
+            blocks: Widths of the features that were joined in X, which sum to d; one if None.
+            others: (k, d) features of other images, for the local term.
 
         Raises:
-            LikemindError: Features are constant or not finite, or there is no triplet.
+            LikemindError: Features are constant or not finite, there is no triplet, or a parameter is out of range.
         """
-        features = np.asarray(X, dtype=np.float64)
-        weights = np.ones(len(triplets)) if answers is None else np.asarray(answers, dtype=np.float64)
-        self._standardise(features, triplets, targets, weights)
-        with _one_thread_if_small(len(features)):
-            self._fit(features, triplets, targets, weights, start)
+        if not self.penalty >= 0 or not 0 < self.mix <= 1 or not 0 <= self.local_weight < 1:
+            raise LikemindError(
+                f"penalty must be at least 0, mix in (0, 1] and local_weight in [0, 1), got {self.penalty}, "
+                f"{self.mix} and {self.local_weight}: mend them"
+            )
+        if self.local_weight and (others is None or len(others) < 3):
+            raise LikemindError("local_weight needs the features of three other images at least: give others")
+        problem = AffineProblem(
+            np.asarray(X), triplets, targets, answers, blocks=blocks, others=others, local_weight=self.local_weight
+        )
+        found = problem.identity() if self.is_identity else problem.solve(self.penalty, max_iter=self.max_iter)
+        return self.take(problem, found)
+
+    def take(self, problem: AffineProblem, solution: Solution) -> Self:
+        """Become the map that was found for a problem, mixed as this teacher's ``mix`` says."""
+        self.mean_, self.scale_ = problem.standard.mean, problem.standard.scale
+        self.identity_scale_, self.loss_ = self.scale_.copy(), solution.loss
+        self.weights_, self.bias_ = problem.full(solution if self.is_identity else solution.mixed(self.mix))
+        self.cv_results_, self.facts_ = [], {}
         return self
-
-    def _fit(
-        self, X: np.ndarray, triplets: np.ndarray, targets: np.ndarray, weights: np.ndarray, start: Teacher | None
-    ) -> None:
-        d = X.shape[1]
-        centred = torch.from_numpy((X - self.mean_) / self.scale_)
-        left, size, right = torch.linalg.svd(centred, full_matrices=False)
-        rank = int((size > size[0] * 1e-7).sum())
-        reduced, span = left[:, :rank] * size[:rank], right[:rank].T
-        objective = GramObjective(triplets, targets, weights, len(X))
-        core = np.eye(rank), np.zeros(rank)
-        if start is not None:
-            moved, shift = torch.from_numpy(start.weights_).double(), torch.from_numpy(start.bias_).double()
-            core = (span.T @ moved @ span).numpy(), (span.T @ shift).numpy()
-        if np.isinf(self.penalty):
-            self.loss_ = objective(reduced @ reduced.T)[0]
-        else:
-            core = self._solve(objective, reduced, *core)
-        B, b = torch.from_numpy(core[0]), torch.from_numpy(core[1])
-        outside = B.diagonal().mean()
-        inside = span @ (B - outside * torch.eye(rank, dtype=torch.float64)) @ span.T
-        full = inside + outside * torch.eye(d, dtype=torch.float64)
-        self.weights_, self.bias_ = full.float().numpy(), (span @ b).float().numpy()
-
-    def _standardise(self, X: np.ndarray, triplets: np.ndarray, targets: np.ndarray, answers: np.ndarray) -> None:
-        if len(triplets) == 0:
-            raise LikemindError("there is no triplet to fit the teacher to: give judgements over the features' items")
-        if not np.isfinite(X).all():
-            row = int(np.flatnonzero(~np.isfinite(X).all(axis=1))[0])
-            raise LikemindError(f"row {row} of the features is not finite: embed the images again")
-        self.mean_ = X.mean(axis=0)
-        spread = float(X.std())
-        if (X - self.mean_).std() < 1e-9 * max(1.0, abs(float(X.mean()))):
-            raise LikemindError("the features are constant over the items: use another backbone or layer")
-        embedding = torch.from_numpy((X - self.mean_) / spread)
-        by_answer = torch.as_tensor(targets * (answers / answers.mean())[:, None])
-        temperature = fit_temperature(pair_similarities(embedding, torch.as_tensor(triplets)), by_answer)
-        self.scale_ = self.identity_scale_ = spread * temperature**0.5
-
-    def _solve(
-        self, objective: GramObjective, X: Tensor, B: np.ndarray, b: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        rank = len(b)
-        identity = torch.eye(rank, dtype=torch.float64)
-
-        def loss_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            W, shift = torch.from_numpy(flat[:-rank]).view(rank, rank), torch.from_numpy(flat[-rank:])
-            Z = X @ W + shift
-            loss, by_entry = objective(Z @ Z.T)
-            by_z = (by_entry + by_entry.T) @ Z
-            off = W - W.diagonal().mean() * identity
-            total = loss + self.penalty * float((off * off).sum() + (shift * shift).sum())
-            by_W, by_shift = X.T @ by_z + 2 * self.penalty * off, by_z.sum(0) + 2 * self.penalty * shift
-            self.loss_ = loss
-            return total, torch.cat([by_W.reshape(-1), by_shift]).numpy()
-
-        start = np.concatenate([B.reshape(-1), b])
-        options = {"maxiter": self.max_iter, "maxcor": 20, "ftol": 1e-5, "gtol": 1e-6}
-        found = minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options=options)
-        loss_and_gradient(found.x)
-        return found.x[:-rank].reshape(rank, rank), found.x[-rank:]
 
     @property
     def is_identity(self) -> bool:
         """Whether the features are left as they are, but for centre and scale."""
         return bool(np.isinf(self.penalty))
+
+    @property
+    def chosen_(self) -> dict[str, Any]:
+        """The row of ``cv_results_`` that was chosen."""
+        return next(row for row in self.cv_results_ if row["chosen"])
 
     def transform(self, X: np.ndarray) -> np.ndarray:
         """Return the human-aligned features, float32.
@@ -185,6 +142,7 @@ class Teacher:
         Shapes:
             X: (n, d). Returns (n, d).
         """
+        check_is_fitted(self)
         if X.ndim != 2 or X.shape[1] != len(self.mean_):
             raise LikemindError(
                 f"the teacher takes features of width {len(self.mean_)}, got {X.shape}: use its own backbone's"
@@ -199,22 +157,21 @@ class Teacher:
 
     def similarities(self, X: np.ndarray, triplets: np.ndarray) -> Tensor:
         """Return the dot products of each triplet's pairs, (n, 3) float64."""
-        return pair_similarities(
-            torch.from_numpy(self.transform(X)).double(), torch.as_tensor(triplets, dtype=torch.int64)
-        )
+        return dot_pairs(torch.from_numpy(self.transform(X)).double(), triplets)
 
     def calibrate(self, temperature: float) -> None:
         """Divide the similarities by a temperature that was fitted on unseen objects."""
-        self.scale_ *= temperature**0.5
+        self.scale_ = self.scale_ * temperature**0.5
         self.bias_ = (self.bias_ / temperature**0.5).astype(np.float32)
 
     def untransformed(self) -> Teacher:
         """Return the control: the same centre, the features' own scale, and no map (UnAligNet)."""
         control = Teacher(IDENTITY)
-        control.mean_, control.backbone_ = self.mean_, self.backbone_
+        control.mean_, control.backbone_, control.loss_ = self.mean_, self.backbone_, None
         control.scale_ = control.identity_scale_ = self.identity_scale_
         control.weights_ = np.eye(len(self.mean_), dtype=np.float32)
         control.bias_ = np.zeros_like(self.bias_)
+        control.cv_results_, control.facts_ = [], {}
         return control
 
     def check_backbone(self, fingerprint: str, what: str) -> None:
@@ -229,37 +186,64 @@ class Teacher:
         """Write ``teacher.safetensors`` and ``teacher.json``."""
         from safetensors.numpy import save
 
-        arrays = {"weights": self.weights_, "bias": self.bias_, "mean": self.mean_}
-        write_atomic(
-            folder / "teacher.safetensors", save({name: np.ascontiguousarray(value) for name, value in arrays.items()})
-        )
-        penalty = None if self.is_identity else self.penalty
-        scales = {"scale": self.scale_, "identity_scale": self.identity_scale_}
-        about = {"schema": 1, "penalty": penalty, **scales, "loss": self.loss_, "backbone": self.backbone_}
+        arrays = {name: np.ascontiguousarray(getattr(self, f"{name}_")) for name in _ARRAYS}
+        write_atomic(folder / "teacher.safetensors", save(arrays))
+        made = {"penalty": None if self.is_identity else self.penalty, "mix": self.mix}
+        about = {"schema": 2, **made, "local_weight": self.local_weight, "loss": self.loss_, "backbone": self.backbone_}
         write_json(folder / "teacher.json", {**about, "cv_results": self.cv_results_, "facts": self.facts_})
+
+    def to_glocal(self, path: PathLike) -> None:
+        """Write the map as gLocal's ``transform.npz``, which thingsvision reads.
+
+        Shapes:
+            ``weights`` (d, d) float32, ``bias`` (d,), ``mean`` and ``std`` numbers: z = ((x − mean) / std) weights +
+            bias. What this teacher centres and scales in each column goes into weights and bias.
+        """
+        check_is_fitted(self)
+        glocal.write(Path(path), self.weights_, self.bias_, self.mean_, self.scale_)
+
+    @classmethod
+    def from_glocal(cls, path: PathLike) -> Teacher:
+        """Read gLocal's ``transform.npz`` as a teacher; of which backbone, the file does not say.
+
+        Raises:
+            LikemindError: It is not such a file.
+        """
+        found = glocal.read(Path(path))
+        teacher = cls(0.0)
+        teacher.weights_, teacher.bias_ = found.weights, found.bias
+        teacher.mean_ = np.full(len(found.bias), found.mean)
+        teacher.scale_ = np.full(len(found.bias), found.std)
+        teacher.identity_scale_, teacher.loss_ = teacher.scale_.copy(), None
+        teacher.cv_results_, teacher.facts_ = [], {"backbone_name": "", "source": "human", "from": "gLocal"}
+        return teacher
 
     @classmethod
     def load(cls, path: PathLike | Teacher, *, verify: bool = False) -> Teacher:
-        """Read a teacher that ``likemind teach`` wrote."""
+        """Read a teacher that ``likemind teach`` wrote, or gLocal's ``transform.npz``."""
         from safetensors.numpy import load
 
         if isinstance(path, Teacher):
             return path
         folder = Path(path)
+        if folder.suffix == ".npz":
+            return cls.from_glocal(folder)
         read_run(folder, verb="teach", verify=verify)
         about = read_json(folder / "teacher.json")
-        teacher = cls(IDENTITY if about["penalty"] is None else about["penalty"])
-        arrays = load((folder / "teacher.safetensors").read_bytes())
-        teacher.weights_, teacher.bias_, teacher.mean_ = arrays["weights"], arrays["bias"], arrays["mean"]
-        teacher.scale_, teacher.loss_, teacher.backbone_ = about["scale"], about["loss"], about["backbone"]
-        teacher.identity_scale_ = about["identity_scale"]
+        if about.get("schema") != 2:
+            raise LikemindError(f"{folder} was made by an older likemind: teach it again with --overwrite")
+        penalty = IDENTITY if about["penalty"] is None else about["penalty"]
+        teacher = cls(penalty, mix=about["mix"], local_weight=about["local_weight"])
+        for name, array in load((folder / "teacher.safetensors").read_bytes()).items():
+            setattr(teacher, f"{name}_", array)
+        teacher.loss_, teacher.backbone_ = about["loss"], about["backbone"]
         teacher.cv_results_, teacher.facts_ = about["cv_results"], about["facts"]
         return teacher
 
     @property
     def key(self) -> str:
         """Hash of the map."""
-        digest = hashlib.sha256(json.dumps([self.scale_, self.identity_scale_, self.backbone_]).encode())
-        for array in (self.weights_, self.bias_, self.mean_):
-            digest.update(np.ascontiguousarray(array).tobytes())
+        digest = hashlib.sha256(json.dumps(self.backbone_).encode())
+        for name in _ARRAYS:
+            digest.update(np.ascontiguousarray(getattr(self, f"{name}_")).tobytes())
         return digest.hexdigest()
