@@ -7,11 +7,11 @@ Prints one JSON line. The peer is the same step in the same run with glibc's own
 
 from __future__ import annotations
 
+from _measure import quick, row
+
 import os
 import subprocess
 import sys
-
-from _measure import quick, row
 
 STEP = """
 import resource, sys, timm, torch

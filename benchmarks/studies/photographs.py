@@ -2,8 +2,8 @@
 
     python benchmarks/studies/photographs.py OUT [--data-dir FOLDER]
 
-The other studies read OUT: ``world-0`` … ``world-4``, and a feature store a network (``lite0``, ``lite1``, ``lite2``) at
-the network's own resolution.
+The other studies read OUT: ``world-0`` … ``world-4``, and a feature store for each network (``lite0``, ``lite1``,
+``lite2``) at its own resolution.
 """
 
 from __future__ import annotations
