@@ -232,6 +232,35 @@ def test_squash_without_antialias_is_opencvs_cubic(width: int, height: int) -> N
     np.testing.assert_allclose(recipe(image).numpy(), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize(("width", "height"), [(40, 40), (31, 17), (5, 9)])
+def test_alignets_recipe_is_written_out_slowly(width: int, height: int) -> None:
+    image = noise(width, height)
+    expected = slow_cubic(pixels(image) / 255, 12).transpose(2, 0, 1)
+    np.testing.assert_allclose(Preprocessing.alignet(12)(image).numpy(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("width", "height"), [(500, 375), (224, 224), (100, 150), (640, 427), (33, 500), (8, 8)])
+def test_alignets_recipe_is_opencvs(width: int, height: int) -> None:
+    """On float32 pixels to a rounding error; on uint8 pixels, which OpenCV rounds and clips, to half a grey level."""
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not at hand: pip install opencv-python-headless")
+    image = noise(width, height)
+    found = Preprocessing.alignet()(image).permute(1, 2, 0).numpy()
+    floats = cv2.resize(pixels(image).astype(np.float32) / 255, (224, 224), interpolation=cv2.INTER_CUBIC)
+    np.testing.assert_allclose(found, floats, atol=1e-4)
+    whole = cv2.resize(pixels(image), (224, 224), interpolation=cv2.INTER_CUBIC)
+    np.testing.assert_allclose(255 * found.clip(0, 1), whole, atol=0.52)
+
+
+def test_alignets_recipe_is_the_whole_image_between_0_and_1() -> None:
+    recipe = Preprocessing.alignet()
+    assert (recipe.size, recipe.resize, recipe.crop_share, recipe.interpolation) == (224, "squash", 1, "bicubic")
+    wide = Image.new("RGB", (400, 100), "black")
+    wide.paste("white", (200, 0, 400, 100))
+    found = recipe(wide)
+    torch.testing.assert_close(found[:, :, :100], torch.zeros(3, 224, 100))
+    torch.testing.assert_close(found[:, :, 124:], torch.ones(3, 224, 100))
+
+
 def test_antialias_makes_a_difference_only_when_shrinking() -> None:
     flags = [
         Preprocessing(size=16, resize="squash", interpolation="bilinear", antialias=flag) for flag in (True, False)

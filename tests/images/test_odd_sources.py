@@ -16,7 +16,7 @@ from PIL import Image
 
 from likemind.errors import LikemindError, shown
 from likemind.hashes import content_hashes
-from likemind.images import collection
+from likemind.images import sources
 from likemind.images.collection import open_images
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest
         images.read(1)
     images.key(verify=True)
     (tmp_path / "huge.png").write_bytes(b"")
-    os.truncate(tmp_path / "huge.png", collection.MAX_BYTES + 1)
+    os.truncate(tmp_path / "huge.png", sources.MAX_BYTES + 1)
     assert "huge.png cannot be read (1,073,741,825 bytes, more than" in complaint(tmp_path, 1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -151,6 +151,22 @@ class Preprocessing(BaseModel):
         if isinstance(given, dict) and given.get("resize") == "squash":
             return {"crop_share": 1.0} | given
         return given
+
+    @classmethod
+    def alignet(cls, size: int = 224) -> Self:
+        """Return AligNet's own: the whole image squashed to a square, cubic (a=−0.75) without antialias, in [0, 1].
+
+        The numbers are those of OpenCV's ``INTER_CUBIC`` on float32 pixels in [0, 1], to a rounding error; so sharp
+        edges reach a little below 0 and above 1. On uint8 pixels OpenCV rounds its weights to 1/2048 and its result to
+        whole grey levels within 0–255 instead.
+
+        Source: Muttenthaler et al. 2025, released code (``configs/siglip.py``).
+
+        Example:
+            >>> Preprocessing.alignet().resize, Preprocessing.alignet().antialias
+            ('squash', False)
+        """
+        return cls(size=size, resize="squash", antialias=False, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return the input tensor, float32 (3, size, size).
