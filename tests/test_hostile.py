@@ -169,9 +169,16 @@ def test_a_name_that_is_not_utf8(backbone: Path, warm: Command, tmp_path: Path) 
     (tmp_path / "in").mkdir()
     with open(os.fsencode(tmp_path) + b"/in/caf\xe9.png", "wb") as file:  # noqa: PTH123
         file.write(GOOD["grey.png"].data)
-    said = complaint(warm("embed", "in", backbone, "--out", "out", "--skip-bad", cwd=tmp_path))
-    assert said == "likemind: in holds a name that is not UTF-8 ('caf\\udce9.png'): rename the file\n"
+    said = "in holds a name that is not UTF-8 ('caf\\udce9.png'): rename the file"
+    command = ("embed", "in", backbone, "--out", "out")
+    assert complaint(warm(*command, cwd=tmp_path)) == f"likemind: {said}, or pass --skip-bad\n"
     assert {entry.name for entry in tmp_path.iterdir()} == {"in"}
+    (tmp_path / "in/grey.png").write_bytes(GOOD["grey.png"].data)
+    outcome = warm(*command, "--skip-bad", "--json", cwd=tmp_path)
+    assert outcome.code == 0, outcome.err
+    told = strict(outcome.out)
+    assert (told["images"], told["left_out"]) == (1, [said])
+    assert complaint(warm(*command, cwd=tmp_path)) == f"likemind: {said}, or pass --skip-bad\n"
 
 
 @pytest.mark.parametrize(

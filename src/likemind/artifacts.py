@@ -29,6 +29,8 @@ PathLike = str | os.PathLike[str]
 
 _LIBRARIES = ("likemind", "torch", "timm", "numpy", "scipy", "scikit-learn", "Pillow", "pyarrow")
 _OWN = {"plan.json", "plan.json.tmp", "metrics.jsonl"}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""No space, a quota, or a limit on a file's size."""
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -142,6 +144,7 @@ class Artifact:
         done: ``out`` already holds this very run; there is nothing to do.
         path: Where to write; what an interrupted run left there is still there.
         figures: Put here what ``run.json`` should tell.
+        notes: What an interrupted run noted for the one that continues it; see ``note``.
 
     Raises:
         LikemindError: ``out`` holds another run and ``overwrite`` is false, or another process is at work on it. What
@@ -162,6 +165,7 @@ class Artifact:
         self.path = _partial(self.out)
         self.key = key_of(verb=verb, config=config, inputs=inputs, recipe_version=recipe_version)
         self.figures: dict[str, Any] = {}
+        self.notes: dict[str, Any] = {}
         self._about = {"verb": verb, "recipe_version": recipe_version, "config": config, "inputs": inputs}
         self._overwrite = overwrite
         self._lock: int | None = None
@@ -243,7 +247,9 @@ class Artifact:
         self.path.mkdir(parents=True, exist_ok=True)
         while not self._try_lock():
             if self.path.exists():
-                raise LikemindError(f"another process is writing {self.out}: wait for it, or choose another --out")
+                raise LikemindError(
+                    f"another process is writing {self.out}{self._whose()}: wait for it, or choose another --out"
+                )
             self.path.mkdir(exist_ok=True)
         self.done = self._settle()
         if self.done:  # another process has made it since
@@ -257,8 +263,24 @@ class Artifact:
                 )
             for entry in self.path.iterdir():
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        write_json(self.path / "plan.json", {"key": self.key})
+        self.notes = self._plan().get("notes", {})
+        self.note()
         (self.path / "run.json").unlink(missing_ok=True)
+
+    def note(self, **notes: Any) -> None:
+        """Add to ``notes`` what the same command, should this run be killed, will find there; it is on the disk."""
+        self.notes |= notes
+        write_json(self.path / "plan.json", {"key": self.key, "pid": os.getpid(), "notes": self.notes})
+
+    def _plan(self) -> dict[str, Any]:
+        plan = read_json(self.path / "plan.json") if (self.path / "plan.json").exists() else {}
+        return plan if isinstance(plan, dict) else {}
+
+    def _whose(self) -> str:
+        """Name the process that holds the lock; its number is not known between its locking and its first note."""
+        with contextlib.suppress(LikemindError, KeyError):
+            return f" (process {self._plan()['pid']})"
+        return ""
 
     def _unfinished_key(self) -> str | None:
         """Return the key of the run whose work is in the partial folder; None if there is no work."""
@@ -299,8 +321,8 @@ class Artifact:
                     self._commit()
             elif kind is not None and not self.done and issubclass(kind, LikemindError):
                 self._sweep()
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise _disk_full(self.path) from error
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise _disk_full(self.path, error) from error
         finally:
             self._unlock()
 
@@ -335,9 +357,10 @@ class Artifact:
             shutil.rmtree(self.path)
 
 
-def _disk_full(path: Path) -> LikemindError:
+def _disk_full(path: Path, error: OSError) -> LikemindError:
+    reason = "the disk is full" if error.errno == errno.ENOSPC else f"there is no room ({error.strerror})"
     return LikemindError(
-        f"the disk is full while writing {path}: free some space and run the same command again, it will continue"
+        f"{reason} while writing {path}: free some space and run the same command again, it will continue"
     )
 
 
@@ -346,8 +369,8 @@ def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise _disk_full(path) from error
+        if error.errno in _FULL:
+            raise _disk_full(path, error) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise LikemindError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
         if error.errno in (errno.EEXIST, errno.ENOTDIR):

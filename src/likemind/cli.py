@@ -33,7 +33,7 @@ Out = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another run at --out.")]
 Seed = Annotated[int, typer.Option(min=0, help="Decides everything that is drawn.")]
-Images = Annotated[Path, typer.Argument(help="A folder, .tar or .parquet of images.")]
+Images = Annotated[Path, typer.Argument(help="A folder, .tar or .parquet of images, or a folder of these.")]
 Backbone = Annotated[str, typer.Argument(help="timm/NAME, or a folder that timm can read.")]
 Weights = Annotated[str | None, typer.Option(help="A .safetensors or .pth file, or 'random'; the Hub's if left out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
@@ -67,28 +67,49 @@ def embed(
     backbone: Backbone,
     out: Out,
     weights: Weights = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="pooled, or NAME:cls, NAME:mean or NAME of a module; repeat for more: a folder in --out each."
+        ),
+    ] = None,
+    preprocessing: Annotated[
+        Literal["alignet"] | None, typer.Option(help="AligNet's instead of the backbone's own.")
+    ] = None,
     precision: Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="Of the arithmetic.")] = "auto",
+    dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Of the stored rows.")] = "float32",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that decode; one less than there are processors.")
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable images, and count them.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Read the images' bytes again for their hash.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read the images' and the store's bytes again for their hash.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Features of a backbone for every image."""
     import likemind
 
-    store = likemind.embed(
+    made = likemind.embed(
         images,
         backbone,
         out=out,
+        layers=layer,
         weights=weights,
+        preprocessing=preprocessing,
         precision=precision,
+        dtype=dtype,
+        workers=workers,
         skip_bad=skip_bad,
         verify=verify,
         overwrite=overwrite,
     )
-    figures = store.run["figures"]
-    left = f", {len(figures['left_out'])} left out as unreadable" if figures["left_out"] else ""
-    _say(as_json, {"out": str(out), **figures}, f"{out}: {figures['images']} images × {figures['dim']}{left}")
+    stores = [made] if isinstance(made, likemind.FeatureStore) else list(made.values())
+    told = [{"out": str(store.path), **store.run["figures"]} for store in stores]
+    left = [f", {len(one['left_out'])} left out as unreadable" if one["left_out"] else "" for one in told]
+    lines = [f"{one['out']}: {one['images']} images × {one['dim']}{bad}" for one, bad in zip(told, left, strict=True)]
+    _say(as_json, told[0] if layer is None else {"out": str(out), "layers": told}, "\n".join(lines))
 
 
 @app.command()

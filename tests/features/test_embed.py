@@ -172,8 +172,8 @@ def test_what_was_done_before_a_bad_image_serves_when_it_is_left_out(
     (folder / "005.jpg").write_bytes(jpeg(5)[:300])
     with pytest.raises(LikemindError, match="pass --skip-bad"):
         embed(folder, backbone, out=tmp_path / "out")
-    forward, seen = module.embed_rows, []
-    monkeypatch.setattr(module, "embed_rows", lambda *a, **k: seen.append(list(a[1])) or forward(*a, **k))
+    forward, seen = module.embed_layers, []
+    monkeypatch.setattr(module, "embed_layers", lambda *a, **k: seen.append(list(a[1])) or forward(*a, **k))
     store = embed(folder, backbone, out=tmp_path / "out", skip_bad=True)
     assert store.ids == [f"{n:03d}.jpg" for n in range(5)]
     assert seen == [[4, 5]]
@@ -242,12 +242,12 @@ DRIVER = textwrap.dedent("""
     torch.set_num_threads(1)
     from likemind.features import embed as module
     module.SHARD, module.BATCH = 4, 2
-    real = module.embed_rows
+    real = module.embed_layers
     def told(images, positions, *args, **kwargs):
         print(positions[0], flush=True)
         time.sleep(float(sys.argv[4]))
         return real(images, positions, *args, **kwargs)
-    module.embed_rows = told
+    module.embed_layers = told
     module.embed(sys.argv[1], sys.argv[2], out=sys.argv[3])
 """)
 

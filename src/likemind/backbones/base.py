@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from likemind.backbones.layers import layer_outputs
 from likemind.hashes import key_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from likemind.images.decode import Preprocessing
 
 
@@ -25,7 +28,7 @@ class Backbone:
         preprocessing: From an RGB image to the network's input.
         dim: Width of the embedding.
         config: What the host library needs to build the network again.
-        layer: Which output is taken; ``pooled``.
+        layer: Which output is taken: ``pooled``, or one from inside the network, as ``load_backbone`` says.
     """
 
     name: str
@@ -41,8 +44,7 @@ class Backbone:
         Shapes:
             pixels: (n, 3, size, size). Returns (n, dim).
         """
-        output: Tensor = self.module(pixels)
-        return output
+        return layer_outputs(self.module, pixels, [self.layer])[0]
 
     @property
     def weights_hash(self) -> str:
@@ -56,9 +58,13 @@ class Backbone:
     @property
     def fingerprint(self) -> str:
         """Hash of all that decides the embedding: weights, architecture, layer, preprocessing."""
-        return key_of(
-            weights=self.weights_hash,
-            architecture=self.config["architecture"],
-            layer=self.layer,
-            preprocessing=self.preprocessing.model_dump(mode="json"),
-        )
+        return self.fingerprints([self.layer])[0]
+
+    def fingerprints(self, layers: Sequence[str]) -> list[str]:
+        """Return the fingerprint that this backbone has at each of these layers."""
+        parts = {
+            "weights": self.weights_hash,
+            "architecture": self.config["architecture"],
+            "preprocessing": self.preprocessing.model_dump(mode="json"),
+        }
+        return [key_of(**parts, layer=layer) for layer in layers]

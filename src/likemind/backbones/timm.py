@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import ValidationError
 
 from likemind.artifacts import read_json, write_atomic, write_json
 from likemind.backbones.base import Backbone
+from likemind.backbones.layers import POOLED, check_layers, layer_outputs
 from likemind.errors import LikemindError
 from likemind.images.decode import Preprocessing
 
@@ -28,8 +30,8 @@ def load_backbone(
     name: str | Backbone,
     *,
     weights: str | None = None,
-    layer: str = "pooled",
-    preprocessing: Preprocessing | None = None,
+    layer: str = POOLED,
+    preprocessing: Preprocessing | Literal["alignet"] | None = None,
 ) -> Backbone:
     """Load a vision model as a backbone.
 
@@ -37,8 +39,10 @@ def load_backbone(
         name: ``timm/NAME`` (or NAME alone) for any timm model, or a folder that timm can read (``config.json`` and
             ``model.safetensors``), such as the ``backbone/`` of an aligned student.
         weights: A ``.safetensors`` or ``.pth`` file of the model's own weights; ``random`` for none; the Hub's if None.
-        layer: ``pooled``, the model's pooled output before any classifier.
-        preprocessing: Instead of the model's own.
+        layer: ``pooled``, the model's pooled output before any classifier, or a module's output as ``NAME:cls`` (the
+            class token), ``NAME:mean`` (over tokens or places) or ``NAME`` (where it is a row an image already), such
+            as ``blocks.10:mean``.
+        preprocessing: Instead of the model's own; ``alignet`` is ``Preprocessing.alignet()`` at the model's size.
 
     Returns:
         The backbone, in evaluation mode.
@@ -51,24 +55,40 @@ def load_backbone(
         64
     """
     if isinstance(name, Backbone):
-        return name
-    if layer != "pooled":
-        raise LikemindError(f"layer {layer!r} is not known: choose 'pooled'")
+        return _changed(name, layer, preprocessing)
     folder = Path(name)
     if (folder / "backbone" / "config.json").exists():
         folder = folder / "backbone"
     saved = _saved(folder)
     module = _from_name(name, weights) if saved is None else _from_folder(folder, saved, weights)
     module.eval()
-    found = preprocessing or _saved_preprocessing(folder, saved) or _preprocessing(module)
-    return Backbone(
+    given = preprocessing if isinstance(preprocessing, Preprocessing) else None
+    backbone = Backbone(
         name=str(name),
         module=module,
-        preprocessing=found,
+        preprocessing=given or _saved_preprocessing(folder, saved) or _preprocessing(module),
         dim=int(getattr(module, "head_hidden_size", module.num_features)),
         config={"architecture": module.pretrained_cfg["architecture"], "pretrained_cfg": _plain(module.pretrained_cfg)},
-        layer=layer,
     )
+    return _changed(backbone, layer, preprocessing)
+
+
+def _changed(backbone: Backbone, layer: str, preprocessing: Preprocessing | str | None) -> Backbone:
+    """Return the backbone at another layer, or with another preprocessing, where these are asked for."""
+    if isinstance(preprocessing, str):
+        if preprocessing != "alignet":
+            raise LikemindError(f"preprocessing {preprocessing!r} is not known: choose 'alignet', or give your own")
+        preprocessing = Preprocessing.alignet(backbone.preprocessing.size)
+    if preprocessing not in (None, backbone.preprocessing):
+        backbone = replace(backbone, preprocessing=preprocessing)
+    if layer in (POOLED, backbone.layer):
+        return backbone
+    check_layers(backbone.module, [layer])
+    size = backbone.preprocessing.size
+    parameter = next(backbone.module.parameters(), torch.empty(0))
+    with torch.inference_mode():
+        trial = layer_outputs(backbone.module, parameter.new_zeros(1, 3, size, size), [layer])[0]
+    return replace(backbone, layer=layer, dim=trial.shape[1])
 
 
 def _saved(folder: Path) -> dict[str, Any] | None:
@@ -231,7 +251,12 @@ def save_backbone(backbone: Backbone, folder: PathLike) -> None:
     """Write a backbone so that plain timm loads it.
 
     ``timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)`` gives the module.
+
+    Raises:
+        LikemindError: It is taken at a layer inside the network, which timm's files cannot tell.
     """
+    if backbone.layer != POOLED:
+        raise LikemindError(f"a backbone at the layer {backbone.layer!r} cannot be saved: load it with layer='pooled'")
     from safetensors.torch import save
 
     where = Path(folder)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Literal
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
-import pyarrow as pa
 import torch
 
-from likemind.artifacts import Artifact, write_atomic, write_json
+from likemind.artifacts import Artifact
+from likemind.backbones.layers import check_layers, folder_of, layer_outputs
 from likemind.backbones.timm import load_backbone
 from likemind.errors import LikemindError, shown
+from likemind.features.ahead import prepared_batches
+from likemind.features.shards import Shards
 from likemind.features.store import FeatureStore
 from likemind.images.collection import ImageCollection, open_images
 from likemind.memory import keep_freed_memory
-from likemind.progress import log, track
-from likemind.triplets import write_table
+from likemind.progress import track
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from likemind.artifacts import PathLike
     from likemind.backbones.base import Backbone
@@ -32,64 +32,157 @@ BATCH = 32
 """Images a forward pass. Fixed, so that a shard's bytes depend on the plan alone."""
 
 
+@overload
 def embed(
     images: PathLike | ImageCollection,
     backbone: str | Backbone,
     *,
     out: PathLike,
+    layers: None = None,
     weights: str | None = None,
+    preprocessing: Preprocessing | Literal["alignet"] | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    dtype: Literal["float32", "float16"] = "float32",
     engine: Literal["local"] = "local",
+    workers: int | None = None,
     skip_bad: bool = False,
     verify: bool = False,
     overwrite: bool = False,
-) -> FeatureStore:
+) -> FeatureStore: ...
+
+
+@overload
+def embed(
+    images: PathLike | ImageCollection,
+    backbone: str | Backbone,
+    *,
+    out: PathLike,
+    layers: Sequence[str],
+    weights: str | None = None,
+    preprocessing: Preprocessing | Literal["alignet"] | None = None,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    dtype: Literal["float32", "float16"] = "float32",
+    engine: Literal["local"] = "local",
+    workers: int | None = None,
+    skip_bad: bool = False,
+    verify: bool = False,
+    overwrite: bool = False,
+) -> dict[str, FeatureStore]: ...
+
+
+def embed(
+    images: PathLike | ImageCollection,
+    backbone: str | Backbone,
+    *,
+    out: PathLike,
+    layers: Sequence[str] | None = None,
+    weights: str | None = None,
+    preprocessing: Preprocessing | Literal["alignet"] | None = None,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    dtype: Literal["float32", "float16"] = "float32",
+    engine: Literal["local"] = "local",
+    workers: int | None = None,
+    skip_bad: bool = False,
+    verify: bool = False,
+    overwrite: bool = False,
+) -> FeatureStore | dict[str, FeatureStore]:
     """Write the features of a backbone for every image.
 
     Shards of 512 images are committed one by one; a killed run continues, and ends in the same bytes.
 
     Args:
-        images: A folder, ``.tar`` or ``.parquet``.
+        images: What ``open_images`` opens: a folder, tars, Parquet files, a saved Hugging Face dataset.
         backbone: A timm name, a folder, or a loaded backbone.
         out: The store's directory.
+        layers: Several layers in one forward pass, named as for ``load_backbone``, such as
+            ``["pooled", "blocks.10:cls", "blocks.10:mean"]``. Each is a store of its own, with the same ids, in a
+            folder of ``out`` named after it: ``pooled``, ``blocks.10-cls``, ``blocks.10-mean``.
         weights: As for ``load_backbone``.
-        precision: Of the network's arithmetic; features are stored as float32. ``auto`` is float32 on a CPU (rows then
-            agree within 1e-4 across machines) and bfloat16 on a GPU.
+        preprocessing: Instead of the backbone's own, as for ``load_backbone``; ``alignet`` is AligNet's.
+        precision: Of the network's arithmetic. ``auto`` is float32 on a CPU (rows then agree within 1e-4 across
+            machines) and bfloat16 on a GPU.
+        dtype: Of the stored rows. float16 takes half the space, and rounds to three decimal digits.
         engine: ``local``.
+        workers: Threads that decode images; one less than there are processors, at most 16, if None. No byte depends
+            on it.
         skip_bad: Leave out images that cannot be read, and list them in ``run.json``, instead of stopping. What was
             done before a stop is kept.
-        verify: Read the images' bytes again instead of trusting remembered hashes.
+        verify: Read the images' and the store's bytes again instead of trusting remembered hashes and sizes.
         overwrite: Replace another run at ``out``.
 
     Returns:
-        The store.
+        The store; with ``layers``, a store for each.
 
     Raises:
-        LikemindError: No images, an unreadable one, an unknown backbone, a full disk.
+        LikemindError: No images, an unreadable one, an unknown backbone or layer, a full disk.
 
     Example:
         >>> embed("photos/", "timm/vit_base_patch14_dinov2.lvd142m", out="runs/features")  # doctest: +SKIP
     """
     if engine != "local":
         raise LikemindError(f"engine {engine!r} is not known: choose 'local'")
-    collection = open_images(images)
-    model = load_backbone(backbone, weights=weights)
-    config = {
-        "backbone": model.fingerprint,
-        "preprocessing": model.preprocessing.model_dump(mode="json"),
-        "layer": model.layer,
-        "precision": resolve_precision(precision),
-    }
-    inputs = {"images": collection.key(verify=verify)}
-    with Artifact(out, verb="embed", config=config, inputs=inputs, overwrite=overwrite) as work:
-        if not work.done:
-            _write_shards(work.path, collection, model, config["precision"] == "bfloat16", skip_bad)
-            work.figures = {"backbone_name": model.name, **_join(work.path, collection, model.dim)}
-    store = FeatureStore.load(out, verify=verify)
+    if dtype not in ("float32", "float16"):
+        raise LikemindError(f"dtype {dtype!r} is not known: choose float32 or float16")
+    if workers is not None and workers < 1:
+        raise LikemindError(f"workers is {workers}: give 1 or more")
+    collection = open_images(images, skip_bad=skip_bad)
+    model = load_backbone(backbone, weights=weights, preprocessing=preprocessing)
+    places = {model.layer: Path(out)}
+    if layers is not None:
+        check_layers(model.module, layers)
+        if (Path(out) / "run.json").exists():
+            raise LikemindError(f"{out} holds another run, and no folder for each layer: choose another --out")
+        places = {layer: Path(out) / folder_of(layer) for layer in layers}
+    job = _Job(collection, model, resolve_precision(precision), dtype, workers, skip_bad)
+    try:
+        _make(job, places, {"images": collection.key(verify=verify)}, overwrite)
+    except LikemindError:
+        with contextlib.suppress(OSError):  # a folder for layers that stayed empty
+            Path(out).rmdir()
+        raise
+    stores = {layer: _load(place, verify, skip_bad) for layer, place in places.items()}
+    return stores[model.layer] if layers is None else stores
+
+
+class _Job(NamedTuple):
+    """What is to be embedded, and how."""
+
+    images: ImageCollection
+    model: Backbone
+    precision: str
+    dtype: str
+    workers: int | None
+    skip_bad: bool
+
+    def configs(self, layers: Sequence[str]) -> list[dict[str, Any]]:
+        """Return what decides each layer's bytes."""
+        shared = {"preprocessing": self.model.preprocessing.model_dump(mode="json"), "precision": self.precision}
+        shared |= {} if self.dtype == "float32" else {"dtype": self.dtype}
+        fingerprints = self.model.fingerprints(layers)
+        return [shared | {"layer": layer, "backbone": of} for layer, of in zip(layers, fingerprints, strict=True)]
+
+
+def _make(job: _Job, places: dict[str, Path], inputs: dict[str, str], overwrite: bool) -> None:
+    configs = job.configs(list(places))
+    with contextlib.ExitStack() as stack:
+        works = [
+            stack.enter_context(Artifact(place, verb="embed", config=config, inputs=inputs, overwrite=overwrite))
+            for place, config in zip(places.values(), configs, strict=True)
+        ]
+        todo = {layer: work for layer, work in zip(places, works, strict=True) if not work.done}
+        if todo:
+            shards = {layer: Shards(work, job.dtype) for layer, work in todo.items()}
+            _write_shards(job, shards)
+            for layer, work in todo.items():
+                work.figures = {"backbone_name": job.model.name, **shards[layer].join(job.images)}
+
+
+def _load(place: Path, verify: bool, skip_bad: bool) -> FeatureStore:
+    store = FeatureStore.load(place, verify=verify)
     bad = store.run["figures"]["left_out"]
     if bad and not skip_bad:
         raise LikemindError(
-            f"{out} was made without {len(bad)} images that cannot be read ({shown(bad[0])}): pass --skip-bad again, "
+            f"{place} was made without {len(bad)} images that cannot be read ({shown(bad[0])}): pass --skip-bad again, "
             "or mend them"
         )
     return store
@@ -104,27 +197,28 @@ def resolve_precision(precision: str) -> str:
     return precision
 
 
-def _write_shards(folder: Path, images: ImageCollection, model: Backbone, bfloat16: bool, skip_bad: bool) -> None:
-    starts = range(0, len(images), SHARD)
-    todo = [start for start in starts if not _shard(folder, start).exists()]
+def _write_shards(job: _Job, shards: dict[str, Shards]) -> None:
+    starts = range(0, len(job.images), SHARD)
+    todo = [start for start in starts if not all(layer.has(start) for layer in shards.values())]
     for start in track(todo, total=len(starts), done=len(starts) - len(todo), what="embed (shards)"):
-        positions = range(start, min(start + SHARD, len(images)))
-        rows, bad = embed_rows(images, positions, model, bfloat16=bfloat16, skip_bad=skip_bad)
-        write_json(folder / f"bad-{start:09d}.json", bad)
-        write_atomic(_shard(folder, start), rows.tobytes())
-
-
-def _shard(folder: Path, start: int) -> Path:
-    return folder / f"shard-{start:09d}.f32"
+        positions = range(start, min(start + SHARD, len(job.images)))
+        missing = [layer for layer in shards if not shards[layer].has(start)]
+        bfloat16 = job.precision == "bfloat16"
+        rows, bad = embed_layers(
+            job.images, positions, job.model, missing, bfloat16=bfloat16, skip_bad=job.skip_bad, workers=job.workers
+        )
+        for layer, values in zip(missing, rows, strict=True):
+            shards[layer].write(start, values, bad, job.images.ids[start : start + SHARD])
 
 
 def embed_rows(
     images: ImageCollection,
-    positions: range | list[int],
+    positions: Sequence[int],
     model: Backbone,
     *,
     bfloat16: bool = False,
     skip_bad: bool = False,
+    workers: int | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """Return the features of these images, float32 (n, d), and the messages of those left out as unreadable.
 
@@ -133,81 +227,58 @@ def embed_rows(
     Raises:
         LikemindError: An image is unreadable and ``skip_bad`` is false, or its features are not finite; it is named.
     """
+    rows, bad = embed_layers(
+        images, positions, model, [model.layer], bfloat16=bfloat16, skip_bad=skip_bad, workers=workers
+    )
+    return rows[0], bad
+
+
+def embed_layers(
+    images: ImageCollection,
+    positions: Sequence[int],
+    model: Backbone,
+    layers: Sequence[str],
+    *,
+    bfloat16: bool = False,
+    skip_bad: bool = False,
+    workers: int | None = None,
+) -> tuple[list[np.ndarray], list[str]]:
+    """Return for each layer what ``embed_rows`` returns, from one forward pass, and the messages."""
     keep_freed_memory()
-    done = 0
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = model.module.to(device).to(memory_format=torch.channels_last)
-    rows: list[np.ndarray] = []
+    rows: list[list[np.ndarray]] = [[] for _ in layers]
     bad: list[str] = []
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-        for pixels, messages in _batches(images, list(positions), model.preprocessing, skip_bad):
-            batch = pixels.to(device).contiguous(memory_format=torch.channels_last)
-            values = module(batch).float().cpu().numpy()
-            unread = np.array([message is not None for message in messages])
-            _check_rows(values, unread, model.dim, [images.ids[p] for p in positions[done : done + len(values)]])
+
+    def finish(outputs: list[torch.Tensor], messages: list[str | None], ids: list[str]) -> None:
+        unread = np.array([message is not None for message in messages])
+        for layer, output, done in zip(layers, outputs, rows, strict=True):
+            values = output.cpu().numpy()
+            _check_rows(values, unread, model.dim if layer == model.layer else None, ids)
             values[unread] = np.nan
-            rows.append(values)
-            bad += [message for message in messages if message is not None]
-            done += len(values)
-    return np.concatenate(rows), bad
+            done.append(values)
+        bad.extend(message for message in messages if message is not None)
+
+    batches = prepared_batches(images, positions, model.preprocessing, size=BATCH, workers=workers, skip_bad=skip_bad)
+    last: tuple[list[torch.Tensor], list[str | None], list[str]] | None = None
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        for number, (pixels, messages) in enumerate(batches):
+            batch = pixels.to(device).contiguous(memory_format=torch.channels_last)
+            outputs = [output.float() for output in layer_outputs(module, batch, layers)]
+            if last is not None:  # a GPU is at work on this batch while the rows before it are taken off
+                finish(*last)
+            here = positions[number * BATCH : number * BATCH + len(messages)]
+            last = outputs, messages, [images.ids[position] for position in here]
+        if last is not None:
+            finish(*last)
+    return [np.concatenate(done) for done in rows], bad
 
 
-def _check_rows(values: np.ndarray, unread: np.ndarray, dim: int, ids: list[str]) -> None:
-    if values.shape != (len(ids), dim):
-        raise LikemindError(f"the backbone's output has the shape {values.shape}: one row of {dim} an image is needed")
+def _check_rows(values: np.ndarray, unread: np.ndarray, dim: int | None, ids: list[str]) -> None:
+    if values.ndim != 2 or len(values) != len(ids) or dim not in (None, values.shape[1]):
+        wanted = "one row" if dim is None else f"one row of {dim}"
+        raise LikemindError(f"the backbone's output has the shape {values.shape}: {wanted} an image is needed")
     wrong = ~np.isfinite(values).all(axis=1) & ~unread
     if wrong.any():
         name = ids[int(np.flatnonzero(wrong)[0])]
         raise LikemindError(f"the backbone's output for {name!r} is not finite: try --precision float32")
-
-
-def _batches(
-    images: ImageCollection, positions: list[int], recipe: Preprocessing, skip_bad: bool
-) -> Iterator[tuple[torch.Tensor, list[str | None]]]:
-    def prepare(position: int) -> tuple[torch.Tensor, str | None]:
-        try:
-            image = images.read(position)
-            try:
-                return recipe(image), None
-            except LikemindError as error:
-                raise LikemindError(f"{images.path}: {images.ids[position]}: {error}") from None
-        except LikemindError as error:
-            if not skip_bad:
-                raise
-            return torch.zeros(3, recipe.size, recipe.size), str(error)
-
-    batches = [positions[start : start + BATCH] for start in range(0, len(positions), BATCH)]
-    with ThreadPoolExecutor(max_workers=1) as ahead:
-        waiting = [ahead.submit(lambda batch: [prepare(p) for p in batch], batch) for batch in batches[:2]]
-        for number in range(len(batches)):
-            pixels, messages = zip(*waiting.pop(0).result(), strict=True)
-            if number + 2 < len(batches):
-                waiting.append(ahead.submit(lambda batch: [prepare(p) for p in batch], batches[number + 2]))
-            yield torch.stack(list(pixels)), list(messages)
-
-
-def _join(folder: Path, images: ImageCollection, dim: int) -> dict[str, Any]:
-    shards = sorted(folder.glob("shard-*.f32"))
-    keep = [~np.isnan(_rows(shard, dim)).all(axis=1) for shard in shards]
-    kept = np.concatenate(keep)
-    if not kept.any():
-        raise LikemindError(f"{images.path} holds no readable image: check the files")
-    ids = [name for name, good in zip(images.ids, kept, strict=True) if good]
-    temporary = folder / "features.npy.tmp"
-    header = {"descr": "<f4", "fortran_order": False, "shape": (len(ids), dim)}
-    with temporary.open("wb") as opened:  # written, not mapped: on a full disk a mapped write kills the process
-        np.lib.format.write_array_header_1_0(opened, header)
-        for shard, good in zip(shards, keep, strict=True):
-            opened.write(_rows(shard, dim)[good].tobytes())
-    temporary.replace(folder / "features.npy")
-    write_table(folder / "items.parquet", pa.table({"id": ids}))
-    bad = [message for file in sorted(folder.glob("bad-*.json")) for message in json.loads(file.read_text())]
-    for file in (*shards, *folder.glob("bad-*.json")):
-        file.unlink()
-    if bad:
-        log.warning("%d unreadable images were left out; run.json names them", len(bad))
-    return {"images": len(ids), "dim": dim, "left_out": bad}
-
-
-def _rows(shard: Path, dim: int) -> np.ndarray:
-    return np.memmap(shard, dtype=np.float32, mode="r").reshape(-1, dim)

@@ -26,7 +26,7 @@ class FeatureStore:
     Attributes:
         path: The artifact.
         ids: The images' ids, one a row.
-        features: (n, d) float32, memory-mapped.
+        features: (n, d) float32 or float16, as they were stored, memory-mapped.
         run: The artifact's ``run.json``.
 
     Example:
