@@ -191,12 +191,19 @@ def label(
     teacher: Annotated[Path, typer.Argument(help="An output of `likemind teach`.")],
     out: Out,
     n: Annotated[int, typer.Option("-n", "--n", help="Triplets, all different.")],
-    sampling: Annotated[str, typer.Option(help="cluster_border or uniform.")] = "cluster_border",
+    sampling: Annotated[
+        str, typer.Option(help="cluster_border, uniform, between_class, within_class or class_border.")
+    ] = "cluster_border",
     clusters: Annotated[int, typer.Option(help="Of k-means.")] = 500,
+    classes: Annotated[
+        Path | None, typer.Option(help="Table of id and category; the clusters are the classes if left out.")
+    ] = None,
     control: Annotated[
         bool, typer.Option("--control", help="Label with the untransformed features (UnAligNet).")
     ] = False,
+    npz: Annotated[bool, typer.Option("--npz", help="Write AligNet's alignet.npz too.")] = False,
     seed: Seed = 0,
+    verify: Annotated[bool, typer.Option("--verify", help="Check the bytes of inputs and labels again.")] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -211,8 +218,11 @@ def label(
         n=n,
         sampling=sampling,
         clusters=clusters,
+        classes=classes,
         control=control,
+        npz=npz,
         seed=seed,
+        verify=verify,
         overwrite=overwrite,
     )
     figures = read_run(out)["figures"]

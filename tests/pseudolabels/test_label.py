@@ -6,17 +6,20 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from likemind.artifacts import read_run
 from likemind.choice import PAIRS
 from likemind.errors import LikemindError
 from likemind.pseudolabels import label as module
-from likemind.pseudolabels.label import _dot_pairs, label, label_figures, load_clusters
-from likemind.triplets import Triplets, read_table
+from likemind.pseudolabels.label import label, label_figures, load_clusters
+from likemind.readers.judgements import read_judgements
+from likemind.triplets import Triplets, read_table, write_table
 
 from .conftest import make_store, make_teacher
 
@@ -31,16 +34,6 @@ FILES = ("items.parquet", "triplets.parquet", "clusters.parquet")
 
 def dots(Z: np.ndarray, triplets: np.ndarray) -> np.ndarray:
     return np.stack([(Z[triplets[:, a]] * Z[triplets[:, b]]).sum(1) for a, b in PAIRS], axis=1)
-
-
-@pytest.mark.parametrize("width", [1, 7, 64, 513])
-def test_the_kernel_is_numpys_dot_product(width: int) -> None:
-    rng = np.random.default_rng(width)
-    rows = rng.normal(size=(30, width)).astype(np.float32)
-    triplets = rng.integers(30, size=(200, 3)).astype(np.int32)
-    out = np.full((200, 3), np.nan, dtype=np.float32)
-    _dot_pairs(rows, triplets, out)
-    np.testing.assert_allclose(out, dots(rows.astype(float), triplets), atol=2e-5 * width**0.5)
 
 
 def test_labels_are_the_teachers_dot_products(pieces: Pieces, tmp_path: Path) -> None:
@@ -104,7 +97,7 @@ def test_the_same_is_skipped_and_another_refused(
             label(pieces.store, pieces.teacher, out=tmp_path / "l", **(FAST | change))
 
 
-def test_figures_are_those_of_a_slow_loop() -> None:
+def test_figures_are_those_of_a_slow_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     similarities = rng.normal(size=(300, 3)).astype(np.float32) * 2
     similarities[:30, 1] = similarities[:30, 0] = similarities[:30].max(1)  # ties of the best two
@@ -119,6 +112,12 @@ def test_figures_are_those_of_a_slow_loop() -> None:
     assert found["mean_entropy"] == pytest.approx(np.mean(entropies), abs=1e-5)
     assert found["mean_entropy_share"] == pytest.approx(np.mean(entropies) / math.log(3), abs=1e-5)
     assert found["ties"] == pytest.approx(ties / 300)
+    ordered = np.sort(similarities.astype(float), axis=1)
+    assert found["mean_margin"] == pytest.approx((ordered[:, 2] - ordered[:, 1]).mean(), rel=1e-5)
+    for name, values in (("entropy", entropies), ("margin", ordered[:, 2] - ordered[:, 1])):
+        assert found[f"{name}_quantiles"] == pytest.approx(np.quantile(values, [0.05, 0.5, 0.95]), abs=1e-5)
+    monkeypatch.setattr(module, "_ROWS", 7)
+    assert label_figures(similarities) == found
     assert 0.1 <= found["ties"] < 0.15
     counts = np.histogram(entropies, bins=10, range=(0, math.log(3) + 1e-6))[0]
     assert np.abs(np.array(found["entropy_histogram"]) - counts).sum() <= 2  # float32 at a bin's edge
@@ -139,10 +138,14 @@ def test_labels_that_say_nothing_are_warned_of(
     ("change", "words"),
     [
         ({"engine": "ray"}, "engine 'ray' is not known"),
-        ({"sampling": "best"}, "sampling 'best' is not known: choose one of cluster_border, uniform"),
+        ({"sampling": "best"}, "sampling 'best' is not known: choose one of cluster_border, uniform, between_class"),
         ({"n": 0}, "give --n between 1 and that"),
         ({"n": 10**7}, "give --n between 1 and that"),
         ({"clusters": 81}, "80 images cannot be put into 81 clusters"),
+        ({"classes": {}}, "cluster_border draws from no classes: leave out --classes, or choose between_class"),
+        ({"sampling": "uniform", "classes": {}}, "uniform draws from no classes"),
+        ({"sampling": "between_class", "classes": {"0.png": "a"}}, r"no class of 79 images \('1.png', '2.png'"),
+        ({"sampling": "within_class", "classes": "nowhere.parquet"}, "nowhere.parquet does not exist"),
     ],
 )
 def test_impossible_arguments(pieces: Pieces, tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -168,6 +171,116 @@ def test_clusters_by_id(pieces: Pieces, tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_clusters(tmp_path / "l", ["7.png", "3.png"]), whole[[7, 3]])
     with pytest.raises(LikemindError, match=r"knows no cluster of 1 images \('zebra'"):
         load_clusters(tmp_path / "l", ["7.png", "zebra"])
+
+
+CLASSES = {f"{k}.png": "abcd"[k % 4] for k in range(80)}
+
+
+@pytest.mark.parametrize(("sampling", "kinds"), [("between_class", 3), ("class_border", 2), ("within_class", 1)])
+def test_samplings_of_classes(pieces: Pieces, tmp_path: Path, sampling: str, kinds: int) -> None:
+    asked: dict[str, Any] = FAST | {"sampling": sampling}
+    found = label(pieces.store, pieces.teacher, out=tmp_path / "c", classes=CLASSES, **asked)
+    shown = [[CLASSES[found.items[index]] for index in row] for row in found.indices]
+    assert {len(set(row)) for row in shown} == {kinds}
+    table = pa.table({"id": list(CLASSES), "category": list(CLASSES.values())})
+    write_table(tmp_path / "classes.parquet", table)
+    again = label(pieces.store, pieces.teacher, out=tmp_path / "c", classes=tmp_path / "classes.parquet", **asked)
+    np.testing.assert_array_equal(again.indices, found.indices)
+    with pytest.raises(LikemindError, match="--overwrite"):
+        label(pieces.store, pieces.teacher, out=tmp_path / "c", classes=CLASSES | {"3.png": "a"}, **asked)
+    of_clusters = label(pieces.store, pieces.teacher, out=tmp_path / "l", **asked)
+    groups = load_clusters(tmp_path / "l", pieces.store.ids)[of_clusters.indices]
+    assert {len(set(row)) for row in groups.tolist()} == {kinds}
+
+
+def published_reader(path: Path) -> dict[frozenset[str], tuple[str, dict[frozenset[str], float]]]:
+    """The triplets of AligNet's file as its loader reads it: the odd one last, and similarities [s01, s02, s12]."""
+    with np.load(path, allow_pickle=False) as file:
+        names, similarities, indices = file["filenames"], file["similarities"], file["indices"]
+    assert names.shape == similarities.shape == indices.shape
+    assert names.dtype.kind == "U"
+    assert (similarities.argmax(axis=1) == 0).all()
+    found = {}
+    for (a, b, c), (ab, ac, bc) in zip(names.tolist(), similarities.tolist(), strict=True):
+        pairs = {frozenset((a, b)): ab, frozenset((a, c)): ac, frozenset((b, c)): bc}
+        found[frozenset((a, b, c))] = c, pairs
+    return found
+
+
+@pytest.mark.parametrize("control", [False, True])
+def test_alignets_own_layout(pieces: Pieces, tmp_path: Path, control: bool) -> None:
+    labels = label(pieces.store, pieces.teacher, out=tmp_path / "l", npz=True, control=control, **FAST)
+    assert labels.similarities is not None
+    wanted = {}
+    for row, values in zip(labels.indices.tolist(), labels.similarities.tolist(), strict=True):
+        names = [labels.items[index] for index in row]
+        pairs = {frozenset((names[a], names[b])): value for (a, b), value in zip(PAIRS, values, strict=True)}
+        alike = max(pairs, key=lambda pair: pairs[pair])
+        wanted[frozenset(names)] = next(name for name in names if name not in alike), pairs
+    assert published_reader(tmp_path / "l" / "alignet.npz") == wanted
+    back = read_judgements(tmp_path / "l" / "alignet.npz", items=pieces.store.ids)
+    assert isinstance(back, Triplets)
+    assert back.similarities is not None
+    assert [{back.items[index] for index in row} for row in back.indices] == [
+        {labels.items[index] for index in row} for row in labels.indices
+    ]
+    assert back.similarities.sum() == pytest.approx(labels.similarities.sum())
+    assert not (tmp_path / "l" / "aligned.tmp").exists()
+    assert set(read_run(tmp_path / "l")["files"]) == {*FILES, "alignet.npz"}
+
+
+@pytest.mark.parametrize("damaged", ["features/features.npy", "teacher/teacher.safetensors", "l/triplets.parquet"])
+def test_a_flipped_byte_is_refused_when_verified(pieces: Pieces, tmp_path: Path, damaged: str) -> None:
+    label(pieces.store, pieces.teacher, out=tmp_path / "l", **FAST)
+    data = bytearray((tmp_path / damaged).read_bytes())
+    data[-9] ^= 1
+    (tmp_path / damaged).write_bytes(data)
+    given = {"features": tmp_path / "features", "teacher": tmp_path / "teacher"}
+    for features in (given["features"], pieces.store):
+        with pytest.raises(LikemindError, match=f"{damaged} is not the file that was written"):
+            label(features, given["teacher"], out=tmp_path / "l", verify=True, **FAST)
+
+
+def start(out: Path, *arguments: object) -> tuple[subprocess.Popen[bytes], float]:
+    """Start the command, and return when it has begun to work on its output."""
+    command = [sys.executable, "-m", "likemind", "label", *map(str, arguments), "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not (out.parent / f"{out.name}.partial" / "plan.json").exists():
+        time.sleep(0.01)
+    return process, time.monotonic()
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    """``kill -9`` of the command at five random moments of its work, again and again on the same output."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 96))[rng.integers(60, size=30_000)] + rng.normal(size=(30_000, 96))
+    make_store(tmp_path / "features", X, "a" * 64)
+    make_teacher(tmp_path / "teacher", 96, "a" * 64)
+    table = pa.table({"id": [f"{k}.png" for k in range(30_000)], "category": [str(k % 50) for k in range(30_000)]})
+    write_table(tmp_path / "classes.parquet", table)
+    asked = (tmp_path / "features", tmp_path / "teacher", "-n", 300_000, "--clusters", 200, "--npz", "--verify")
+    asked += ("--sampling", "class_border", "--classes", tmp_path / "classes.parquet")
+    assert start(tmp_path / "first", *asked)[0].wait() == 0
+    whole, began = start(tmp_path / "whole", *asked)
+    assert whole.wait() == 0
+    seconds = time.monotonic() - began
+    cut = 0
+    for share in np.sort(np.random.default_rng().uniform(0, 1, size=5)):
+        process, _ = start(tmp_path / "l", *asked)
+        time.sleep(share * seconds)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert (tmp_path / "l").exists() != (tmp_path / "l.partial").exists()
+        cut += (tmp_path / "l.partial").exists()
+    assert cut
+    assert start(tmp_path / "l", *asked)[0].wait() == 0
+    assert not (tmp_path / "l.partial").exists()
+    for name in (*FILES, "alignet.npz"):
+        wanted = (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "first" / name).read_bytes() == wanted
+        assert (tmp_path / "l" / name).read_bytes() == wanted
+    assert set(read_run(tmp_path / "l", verify=True)["files"]) == {*FILES, "alignet.npz"}
 
 
 DRIVER = textwrap.dedent("""

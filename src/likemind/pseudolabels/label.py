@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
 import pyarrow as pa
 import torch
 
-from likemind.artifacts import Artifact, PathLike
+from likemind.artifacts import Artifact, PathLike, read_run
 from likemind.choice import choose, entropy, log_probabilities
-from likemind.errors import LikemindError
+from likemind.errors import LikemindError, few
 from likemind.features.store import FeatureStore
+from likemind.hashes import key_of
 from likemind.progress import log
 from likemind.pseudolabels.cluster import cluster
-from likemind.pseudolabels.sample import SAMPLERS
+from likemind.pseudolabels.dots import aligned_features, pair_products
+from likemind.pseudolabels.sample import OF_CLASSES, SAMPLERS
+from likemind.readers.alignet import to_alignet
+from likemind.readers.categories import read_categories
 from likemind.teacher.teacher import Teacher
 from likemind.triplets import Triplets, read_table, write_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Literal
 
 _LEARNABLE = 0.98
 """Mean label entropy, as a share of ln 3, above which nothing could be learned from the labels."""
+
+_ROWS = 1 << 18
+"""Triplets whose figures are computed at once."""
 
 
 def label(
@@ -35,30 +43,44 @@ def label(
     n: int,
     sampling: str = "cluster_border",
     clusters: int = 500,
+    classes: PathLike | Mapping[str, str] | None = None,
     control: bool = False,
+    npz: bool = False,
     seed: int = 0,
     engine: Literal["local"] = "local",
+    verify: bool = False,
     overwrite: bool = False,
 ) -> Triplets:
     """Write pseudo-human similarities for triplets of images.
+
+    Nothing of the store's size is held in memory. The teacher's features lie in the labels' directory while it is made,
+    as float32 up to 1 GiB and as float16 beyond.
 
     Args:
         features: A store of the teacher's backbone's features.
         teacher: The teacher.
         out: The labels' directory: ``triplets.parquet``, ``items.parquet`` and ``clusters.parquet``.
         n: Triplets, all different.
-        sampling: ``cluster_border`` or ``uniform``.
+        sampling: ``cluster_border`` (two images of one cluster, one of another), ``uniform`` (any three), or of
+            classes ``between_class`` (three), ``within_class`` (one) and ``class_border`` (two of one class, one of
+            another).
         clusters: Of k-means over the teacher's features.
+        classes: Id → class, or a table with the columns ``id`` and ``category``, for the samplings of classes. Without
+            it they take the clusters for classes, so that ``class_border`` is ``cluster_border``.
         control: Label with the untransformed features (UnAligNet) instead.
+        npz: Write AligNet's ``alignet.npz`` too (see ``to_alignet``).
         seed: Of clustering and sampling.
         engine: ``local``.
+        verify: Read the bytes of features, teacher and labels again and check them against their hashes.
         overwrite: Replace another run at ``out``.
 
     Returns:
-        The triplets, whose ``similarities`` are raw dot products of teacher features, source ``pseudo``.
+        The triplets, whose ``similarities`` are raw dot products of teacher features, source ``pseudo``. As a soft
+        target: ``likemind.choice.log_probabilities``.
 
     Raises:
-        LikemindError: Features of another backbone than the teacher's, or too few images for what is asked.
+        LikemindError: Features of another backbone than the teacher's, too few images for what is asked, an image
+            without a class, or a damaged file.
 
     Example:
         >>> label("runs/features", "runs/teacher", out="runs/labels", n=100_000)  # doctest: +SKIP
@@ -67,27 +89,53 @@ def label(
         raise LikemindError(f"engine {engine!r} is not known: choose 'local'")
     if sampling not in SAMPLERS:
         raise LikemindError(f"sampling {sampling!r} is not known: choose one of {', '.join(SAMPLERS)}")
-    store, fitted = FeatureStore.load(features), Teacher.load(teacher)
+    if verify and isinstance(features, FeatureStore):
+        features = features.path
+    store, fitted = FeatureStore.load(features, verify=verify), Teacher.load(teacher, verify=verify)
     fitted.check_backbone(store.fingerprint, f"the feature store {store.path}")
-    config = {"n": n, "sampling": sampling, "clusters": clusters, "control": control, "seed": seed}
+    config = {"n": n, "sampling": sampling, "clusters": clusters, "control": control, "npz": npz, "seed": seed}
     inputs = {"features": store.key, "teacher": fitted.key}
-    with Artifact(out, verb="label", config=config, inputs=inputs, overwrite=overwrite) as work:
+    groups = None
+    if classes is not None:
+        groups, inputs["classes"] = _classes(classes, store, sampling)
+    with Artifact(out, verb="label", config=config, inputs=inputs, recipe_version=2, overwrite=overwrite) as work:
         if not work.done:
             source = fitted.untransformed() if control else fitted
-            work.figures = _write(work.path, store, source, n, sampling, clusters, seed)
+            work.figures = _write(work.path, store, source, groups, config)
+    read_run(out, verb="label", verify=verify)
     return Triplets.load(out)
 
 
+def _classes(classes: PathLike | Mapping[str, str], store: FeatureStore, sampling: str) -> tuple[np.ndarray, str]:
+    """Return the class of each image, (images,) int32, and a hash of them."""
+    if sampling not in OF_CLASSES:
+        raise LikemindError(f"{sampling} draws from no classes: leave out --classes, or choose {', '.join(OF_CLASSES)}")
+    known = read_categories(classes, "--classes")
+    missing = [name for name in store.ids if name not in known]
+    if missing:
+        raise LikemindError(f"--classes says no class of {len(missing)} images ({few(missing)}): add them")
+    names, numbers = np.unique([known[name] for name in store.ids], return_inverse=True)
+    groups = numbers.reshape(-1).astype(np.int32)
+    return groups, key_of(names=names.tolist(), groups=hashlib.sha256(groups.tobytes()).hexdigest())
+
+
 def _write(
-    folder: Path, store: FeatureStore, teacher: Teacher, n: int, sampling: str, clusters: int, seed: int
+    folder: Path, store: FeatureStore, teacher: Teacher, classes: np.ndarray | None, config: dict[str, Any]
 ) -> dict[str, Any]:
-    aligned = np.ascontiguousarray(teacher.transform(np.asarray(store.features)), dtype=np.float32)
-    groups = cluster(aligned, clusters, seed=seed)
-    indices = SAMPLERS[sampling](groups.labels, n, seed=seed)
-    similarities = np.empty((n, 3), dtype=np.float32)
-    _dot_pairs(aligned, indices, similarities)
-    Triplets(store.ids, indices, similarities=similarities, source="pseudo").save(folder)
-    write_table(folder / "clusters.parquet", pa.table({"id": store.ids, "cluster": groups.labels}))
+    scratch, seed = folder / "aligned.tmp", config["seed"]
+    try:
+        aligned = aligned_features(store, teacher, scratch)
+        found = cluster(aligned, config["clusters"], seed=seed)
+        indices = SAMPLERS[config["sampling"]](found.labels if classes is None else classes, config["n"], seed=seed)
+        similarities = pair_products(aligned, indices)
+    finally:
+        scratch.unlink(missing_ok=True)
+    del aligned
+    labels = Triplets(store.ids, indices, similarities=similarities, source="pseudo")
+    labels.save(folder)
+    write_table(folder / "clusters.parquet", pa.table({"id": store.ids, "cluster": found.labels}))
+    if config["npz"]:
+        to_alignet(labels, folder / "alignet.npz")
     figures = label_figures(similarities)
     if figures["mean_entropy_share"] > _LEARNABLE:
         log.warning(
@@ -95,33 +143,39 @@ def _write(
             "check the teacher's scale (cosine-sized similarities?)",
             100 * figures["mean_entropy_share"],
         )
-    return {**figures, "cluster_sizes": groups.sizes.tolist(), "inertia": groups.inertia}
-
-
-@numba.njit(cache=True, fastmath={"reassoc", "contract", "nsz"})
-def _dot_pairs(rows: np.ndarray, indices: np.ndarray, out: np.ndarray) -> None:
-    """Write the dot products of the pairs 01, 02, 12 without gathering the rows."""
-    for t in range(len(indices)):
-        a, b, c = rows[indices[t, 0]], rows[indices[t, 1]], rows[indices[t, 2]]
-        ab = ac = bc = np.float32(0.0)
-        for k in range(rows.shape[1]):
-            ab += a[k] * b[k]
-            ac += a[k] * c[k]
-            bc += b[k] * c[k]
-        out[t, 0], out[t, 1], out[t, 2] = ab, ac, bc
+    return {**figures, "cluster_sizes": found.sizes.tolist(), "inertia": found.inertia, "iterations": found.iterations}
 
 
 def label_figures(similarities: np.ndarray) -> dict[str, Any]:
-    """Return how much the labels say: mean entropy (nats, and as a share of ln 3), its histogram, the share of ties."""
-    values = torch.from_numpy(similarities)
-    nats = entropy(log_probabilities(values)).numpy()
+    """Return how much the labels say.
+
+    Entropy (nats; also the mean as a share of ln 3), its histogram, and the margin by which the most similar pair leads
+    the next; of both the mean and the 5, 50 and 95 % quantiles. And the share of ties.
+    """
+    nats, margins = np.empty((2, len(similarities)), dtype=np.float32)
+    ties = 0
+    for start in range(0, len(similarities), _ROWS):
+        block = slice(start, start + _ROWS)
+        values = torch.from_numpy(similarities[block])
+        nats[block] = entropy(log_probabilities(values)).numpy()
+        ordered = np.sort(similarities[block], axis=1)
+        margins[block] = ordered[:, 2] - ordered[:, 1]
+        ties += int((choose(values) < 0).sum())
     counts, _ = np.histogram(nats, bins=10, range=(0.0, float(np.log(3)) + 1e-6))
+    mean = float(nats.mean(dtype=np.float64))
     return {
-        "mean_entropy": float(nats.mean()),
-        "mean_entropy_share": float(nats.mean() / np.log(3)),
+        "mean_entropy": mean,
+        "mean_entropy_share": mean / float(np.log(3)),
+        "entropy_quantiles": _quantiles(nats),
         "entropy_histogram": counts.tolist(),
-        "ties": float((choose(values) < 0).float().mean()),
+        "mean_margin": float(margins.mean(dtype=np.float64)),
+        "margin_quantiles": _quantiles(margins),
+        "ties": ties / len(similarities),
     }
+
+
+def _quantiles(values: np.ndarray) -> list[float]:
+    return [float(value) for value in np.quantile(values, (0.05, 0.5, 0.95))]
 
 
 def load_clusters(path: PathLike, ids: list[str]) -> np.ndarray:
