@@ -168,9 +168,9 @@ def whole(folder: Path) -> dict[str, Any]:
     module.SAMPLERS["cluster_border"] = timed("sample", module.SAMPLERS["cluster_border"])
     job = timed("whole", module.label)
     job(folder / "features", folder / "teacher", out=folder / "labels", n=TRIPLETS, clusters=CLUSTERS)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     figures = json.loads((folder / "labels" / "run.json").read_text())["figures"]
     error = _half_error(folder, Triplets.load(folder / "labels"))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     memory = {"peak_resident_gb": round(peak, 2), **{f"{k}_gb": round(v, 2) for k, v in own.items()}}
     return {"stages": stages, **memory, "iterations": figures["iterations"], "float16_error_in_sd": error}
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,6 +75,18 @@ def test_a_float16_store_is_taken(tmp_path: Path) -> None:
     narrow = FeatureStore(store.path, store.ids, np.load(tmp_path / "narrow.npy", mmap_mode="r"), store.run)
     found = aligned_features(narrow, teacher, tmp_path / "a")
     np.testing.assert_array_equal(found, aligned_features(store, teacher, tmp_path / "b"))
+
+
+def test_features_are_not_held_in_memory(tmp_path: Path) -> None:
+    X = np.random.default_rng(0).normal(size=(40_000, 64)).astype(np.float32)
+    store, teacher = make_store(tmp_path / "f", X, "a" * 64), make_teacher(tmp_path / "t", 64, "a" * 64)
+    tracemalloc.start()
+    try:
+        aligned_features(store, teacher, tmp_path / "a")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 0.4 * X.nbytes
 
 
 @pytest.mark.parametrize(("value", "wide"), [(np.nan, 1 << 30), (np.inf, 1 << 30), (1e6, 0)])
