@@ -31,7 +31,7 @@ from likemind.triplets import Triplets, read_table
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-PENALTIES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+PENALTIES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
 MIXES = (1.0, 0.5)
 PEOPLE = {
     "counts": "the share of answers that each pair got",
@@ -79,7 +79,7 @@ def teach(
             A model of people (``HumanEmbedding``) is asked about a million triplets of items that have features.
         out: The teacher's directory.
         folds: Parts that the objects are split into, at least 2.
-        penalties: Candidates; 0.3 to 0.001 by default.
+        penalties: Candidates; 0.3 to 0.0003 by default.
         mixes: Candidates for the map's share in the similarities, in (0, 1].
         people: ``counts``: people's distribution is the share of answers. ``posterior``: it is what a variational
             embedding of the answers predicts (VICE), fitted to each fold's own answers; AligNet's way, for sparse
