@@ -9,10 +9,10 @@ iterations.
 
 from __future__ import annotations
 
+from _measure import cpu_seconds, quick, row
+
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
-
-from _measure import cpu_seconds, quick, row
 
 # isort: split
 import numpy as np

@@ -10,6 +10,8 @@ memory, and how fast this machine reads memory.
 
 from __future__ import annotations
 
+from _measure import cpu_seconds, row
+
 import argparse
 import json
 import os
@@ -20,8 +22,6 @@ import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from _measure import cpu_seconds, row
 
 # isort: split
 import numba

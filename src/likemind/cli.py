@@ -34,8 +34,13 @@ Out = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another run at --out.")]
 Seed = Annotated[int, typer.Option(min=0, help="Decides everything that is drawn.")]
 Images = Annotated[Path, typer.Argument(help="A folder, .tar or .parquet of images, or a folder of these.")]
-Backbone = Annotated[str, typer.Argument(help="timm/NAME, or a folder that timm can read.")]
-Weights = Annotated[str | None, typer.Option(help="A .safetensors or .pth file, or 'random'; the Hub's if left out.")]
+Backbone = Annotated[
+    str,
+    typer.Argument(help="timm/NAME, a short name (siglip-b, …), hf/ORG/NAME, open_clip/MODEL:TAG, or a folder of one."),
+]
+Weights = Annotated[
+    str | None, typer.Option(help="A .safetensors, .pth or big_vision .npz file, or 'random'; the Hub's if left out.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
 
 

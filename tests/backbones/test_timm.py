@@ -155,6 +155,20 @@ def test_weights_from_a_file_without_their_classifier(vit: Backbone, suffix: str
     assert load_backbone(str(tmp_path / "b"), weights=str(path)).weights_hash == loaded.weights_hash
 
 
+def test_arguments_in_a_folder_are_kept(vit: Backbone, tmp_path: Path) -> None:
+    save_backbone(vit, tmp_path / "a")
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    config["model_args"] = {"act_layer": "relu", "num_classes": 3}
+    (tmp_path / "a" / "config.json").write_text(json.dumps(config))
+    first = load_backbone(str(tmp_path / "a"))
+    assert not torch.equal(run(first), run(vit))
+    assert first.fingerprint != vit.fingerprint
+    save_backbone(first, tmp_path / "b")
+    again = load_backbone(str(tmp_path / "b"))
+    assert torch.equal(run(again), run(first))
+    assert again.fingerprint == first.fingerprint
+
+
 class Malicious:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, (f"touch {os.environ['LIKEMIND_TEST_MARK']}",)
@@ -224,6 +238,7 @@ def test_a_damaged_folder_is_named(vit: Backbone, tmp_path: Path) -> None:
         ("{", "not valid JSON"),
         ("[]", "names no timm architecture"),
         ('{"architecture": 3}', "names no timm"),
+        ('{"architecture": "test_vit", "model_args": [1]}', "model_args is no table"),
     ):
         (tmp_path / "config.json").write_text(config)
         with pytest.raises(LikemindError, match=said):

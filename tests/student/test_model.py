@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+from torch import nn
 
 from likemind.backbones.timm import load_backbone
 from likemind.errors import LikemindError
@@ -26,6 +27,8 @@ from likemind.student.model import LAYERS, AlignedModel, ModelConfig, mix
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from likemind.backbones.base import Backbone
 
 
 def build(shipped: str = "mix", *, head: bool = True, beta: float = 0.3) -> AlignedModel:
@@ -281,6 +284,65 @@ def test_plain_timm_loads_the_backbone_without_us(model: AlignedModel, saved: Pa
     centred = np.load(out) - model.centre
     row = model.encode([folder / "b.png"], layer="backbone")
     np.testing.assert_allclose(centred / np.linalg.norm(centred), row, atol=1e-5)
+
+
+def student(backbone: Backbone) -> AlignedModel:
+    rng = np.random.default_rng(0)
+    centre, weight = rng.normal(size=backbone.dim), rng.normal(size=(16, backbone.dim))
+    config = ModelConfig(shipped="mix", beta=0.3)
+    arrays = (array.astype(np.float32) for array in (centre, weight, rng.normal(size=16)))
+    centre, weight, bias = arrays
+    return AlignedModel(backbone, centre, config, weight, bias)
+
+
+def test_a_student_of_transformers_is_in_its_own_files(folder: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="the extra hf is not installed")
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 28, "patch_size": 7}
+    torch.manual_seed(0)
+    theirs = transformers.Dinov2Model(transformers.Dinov2Config(**shape))
+    theirs.save_pretrained(tmp_path / "theirs")
+    model = student(load_backbone(str(tmp_path / "theirs"), preprocessing=Preprocessing(size=28)))
+    model.save_pretrained(tmp_path / "m")
+    again = AlignedModel.from_pretrained(tmp_path / "m")
+    assert again.key == model.key
+    for layer in LAYERS:
+        np.testing.assert_array_equal(again.encode(folder, layer=layer), model.encode(folder, layer=layer))
+    plain = transformers.AutoModel.from_pretrained(tmp_path / "m" / "backbone").eval()
+    with torch.inference_mode():
+        pixels = torch.randn(2, 3, 28, 28)
+        assert torch.equal(plain(pixel_values=pixels).pooler_output, again.backbone(pixels))
+    (tmp_path / "m" / "backbone" / "model.safetensors").unlink()
+    with pytest.raises(LikemindError, match="does not hold the weights of a Dinov2Model"):
+        AlignedModel.from_pretrained(tmp_path / "m")
+
+
+class Own(nn.Module):
+    """A network of the user's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 6, 4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.layers(pixels)
+
+
+def test_a_student_of_a_class_of_ones_own_needs_the_class(folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = student(load_backbone(Own(), preprocessing=Preprocessing(size=32)))
+    model.save_pretrained(tmp_path / "m")
+    with pytest.raises(LikemindError, match=r"a class of your own: pass .*backbone=module"):
+        AlignedModel.from_pretrained(tmp_path / "m")
+    again = AlignedModel.from_pretrained(tmp_path / "m", backbone=Own())
+    assert again.key == model.key
+    np.testing.assert_array_equal(again.encode(folder), model.encode(folder))
+    with pytest.raises(LikemindError, match=r"not of a torch\.nn\.modules\.linear\.Linear"):
+        AlignedModel.from_pretrained(tmp_path / "m", backbone=nn.Linear(3, 3))
+
+
+def test_a_student_that_loads_by_itself_takes_no_module(saved: Path) -> None:
+    with pytest.raises(LikemindError, match="its backbone loads by itself: leave backbone out"):
+        AlignedModel.from_pretrained(saved, backbone=Own())
 
 
 def _head(**arrays: np.ndarray | None) -> Callable[[Path], None]:

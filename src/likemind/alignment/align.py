@@ -104,7 +104,7 @@ def align(
             student = Student.start(model, known, plan, seed)
             _train(student, known, plan, seed, work.path)
             work.figures = _ship(student, known, plan, data, work.path, seed, _about_base(backbone, model, weights))
-    return AlignedModel.from_pretrained(out)
+    return AlignedModel.from_pretrained(out, backbone=model.module if model.library == "module" else None)
 
 
 def _check(recipe: Recipe, teacher: Teacher | None, labels: dict[str, Any] | None, *, control: bool) -> None:
@@ -215,7 +215,9 @@ def _pull(student: Student, optimizer: torch.optim.Optimizer, strength: float) -
 
 def _about_base(given: str | Backbone, backbone: Backbone, weights: str | None) -> dict[str, str | None]:
     """Return the Hub's id of the pretrained weights, where they came from there, and the licence that timm names."""
-    pretrained = backbone.config["pretrained_cfg"]
+    pretrained = backbone.config.get("pretrained_cfg", {})
+    if backbone.library != "timm":
+        return {"base_model": backbone.config.get("hub_id"), "base_licence": ""}
     named, own = isinstance(given, str), weights is None
     fetched = named and own and not Path(str(given)).exists() and pretrained.get("tag")
     hub_id = f"timm/{pretrained['architecture']}.{pretrained['tag']}" if fetched else None

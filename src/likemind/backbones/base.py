@@ -27,8 +27,8 @@ class Backbone:
         module: The network, in evaluation mode: ``module(pixels)`` is the pooled output.
         preprocessing: From an RGB image to the network's input.
         dim: Width of the embedding.
-        config: What the host library needs to build the network again.
-        layer: Which output is taken: ``pooled``, or one from inside the network, as ``load_backbone`` says.
+        config: What the host library needs to build the network again; ``library`` names it where it is not timm.
+        layer: Which output is taken: ``pooled``, or another one, as ``load_backbone`` says.
     """
 
     name: str
@@ -47,12 +47,17 @@ class Backbone:
         return layer_outputs(self.module, pixels, [self.layer])[0]
 
     @property
+    def library(self) -> str:
+        """Whose files the backbone is saved in: ``timm``, ``transformers``, ``open_clip``, or ``module`` for none."""
+        return str(self.config.get("library", "timm"))
+
+    @property
     def weights_hash(self) -> str:
         """SHA-256 over the names, shapes and bytes of all weights and buffers, as they are now."""
         digest = hashlib.sha256()
         for name, value in sorted(self.module.state_dict().items()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
     @property
@@ -62,9 +67,11 @@ class Backbone:
 
     def fingerprints(self, layers: Sequence[str]) -> list[str]:
         """Return the fingerprint that this backbone has at each of these layers."""
+        arguments = self.config.get("model_args")
         parts = {
             "weights": self.weights_hash,
             "architecture": self.config["architecture"],
             "preprocessing": self.preprocessing.model_dump(mode="json"),
+            **({"arguments": arguments} if arguments else {}),
         }
         return [key_of(**parts, layer=layer) for layer in layers]

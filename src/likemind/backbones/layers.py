@@ -14,17 +14,23 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from likemind.backbones.base import Backbone
+
 POOLED = "pooled"
+OWN = (POOLED, "projected")
+"""What a network itself returns, as it was loaded; other layers lie inside it."""
+
 POOLINGS = ("cls", "mean")
 
 
 def layer_outputs(module: nn.Module, pixels: Tensor, layers: Sequence[str]) -> list[Tensor]:
     """Return the embeddings of several layers from one forward pass.
 
-    A layer is ``pooled`` (what the network returns), or ``MODULE`` or ``MODULE:POOLING``, where ``MODULE`` is a name of
-    ``module.named_modules()`` such as ``blocks.10``. Of tokens (n, t, d), ``cls`` takes the class token and ``mean``
-    the mean of all but the network's ``num_prefix_tokens``; of a map of features, (n, d, h, w) or (n, h, w, d) as the
-    network's ``output_fmt`` says, ``mean`` is that over places. Means are taken in float32.
+    A layer is ``pooled`` or ``projected`` (what the network returns, as it was loaded), or ``MODULE`` or
+    ``MODULE:POOLING``, where ``MODULE`` is a name of ``module.named_modules()`` such as ``blocks.10``. Of tokens
+    (n, t, d), ``cls`` takes the class token and ``mean`` the mean of all but the network's ``num_prefix_tokens``; of a
+    map of features, (n, d, h, w) or (n, h, w, d) as the network's ``output_fmt`` says, ``mean`` is that over places.
+    Means are taken in float32.
 
     Shapes:
         pixels: (n, 3, size, size). Returns one (n, d) for each layer.
@@ -33,10 +39,10 @@ def layer_outputs(module: nn.Module, pixels: Tensor, layers: Sequence[str]) -> l
         LikemindError: There is no such layer, or it cannot be pooled so.
     """
     found: dict[str, Tensor] = {}
-    inner = [layer for layer in layers if layer != POOLED]
+    inner = [layer for layer in layers if layer not in OWN]
     hooks = [_submodule(module, layer).register_forward_hook(_keep(module, layer, found, pixels)) for layer in inner]
     try:
-        found[POOLED] = module(pixels)
+        found |= dict.fromkeys(OWN, module(pixels))
     finally:
         for hook in hooks:
             hook.remove()
@@ -46,15 +52,18 @@ def layer_outputs(module: nn.Module, pixels: Tensor, layers: Sequence[str]) -> l
     return [found[layer] for layer in layers]
 
 
-def check_layers(module: nn.Module, layers: Sequence[str]) -> None:
+def check_layers(backbone: Backbone, layers: Sequence[str]) -> None:
     """Refuse layers that the network lacks, that are named twice, or whose folders would be the same."""
     if not layers:
         raise LikemindError("no layer is named: give 'pooled' or others")
     if len({folder_of(layer) for layer in layers}) < len(layers):
         raise LikemindError(f"the layers {few(layers)} name one twice: give each once")
+    own = backbone.layer if backbone.layer in OWN else POOLED
     for layer in layers:
-        if layer != POOLED:
-            _submodule(module, layer)
+        if layer not in OWN:
+            _submodule(backbone.module, layer)
+        elif layer != own:
+            raise LikemindError(f"{backbone.name} returns {own!r}, not {layer!r}: load it with layer={layer!r}")
 
 
 def folder_of(layer: str) -> str:

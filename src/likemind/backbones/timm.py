@@ -1,10 +1,9 @@
-"""Backbones from timm: local folders, files of weights, or the Hub."""
+"""Backbones: of timm here (local folders, files of weights, the Hub), of other libraries by their adapters."""
 
 from __future__ import annotations
 
 import difflib
 import json
-import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +13,10 @@ from pydantic import ValidationError
 
 from likemind.artifacts import read_json, write_atomic, write_json
 from likemind.backbones.base import Backbone
-from likemind.backbones.layers import POOLED, check_layers, layer_outputs
+from likemind.backbones.layers import OWN, POOLED, check_layers, layer_outputs
+from likemind.backbones.libraries import load_other, save_other
+from likemind.backbones.names import SHORT_NAMES
+from likemind.backbones.weights import TANH, load_npz, plain_state, read_weights, reason
 from likemind.errors import LikemindError
 from likemind.images.decode import Preprocessing
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def load_backbone(
-    name: str | Backbone,
+    name: str | nn.Module | Backbone,
     *,
     weights: str | None = None,
     layer: str = POOLED,
@@ -36,13 +38,19 @@ def load_backbone(
     """Load a vision model as a backbone.
 
     Args:
-        name: ``timm/NAME`` (or NAME alone) for any timm model, or a folder that timm can read (``config.json`` and
-            ``model.safetensors``), such as the ``backbone/`` of an aligned student.
-        weights: A ``.safetensors`` or ``.pth`` file of the model's own weights; ``random`` for none; the Hub's if None.
-        layer: ``pooled``, the model's pooled output before any classifier, or a module's output as ``NAME:cls`` (the
-            class token), ``NAME:mean`` (over tokens or places) or ``NAME`` (where it is a row an image already), such
-            as ``blocks.10:mean``.
-        preprocessing: Instead of the model's own; ``alignet`` is ``Preprocessing.alignet()`` at the model's size.
+        name: ``timm/NAME`` (or NAME alone) for any timm model; one of the short names of the paper's students
+            (``vit-s``, ``vit-b``, ``vit-l``, ``dinov1-b``, ``dinov2-b``, ``siglip-b``, ``siglip2-b``, ``clip-b``);
+            ``hf/ORG/NAME`` or ``hf/ORG/NAME@REVISION`` for a vision model of transformers; ``open_clip/MODEL:TAG``; a
+            folder that one of the three can read, such as the ``backbone/`` of an aligned student; or a module of your
+            own.
+        weights: A ``.safetensors`` or ``.pth`` file of the model's own weights, for timm's vision transformers also a
+            ``.npz`` of big_vision; ``random`` for none; the Hub's if None.
+        layer: ``pooled``, the model's pooled output before any classifier or projection; for CLIP and SigLIP of
+            transformers and open_clip also ``projected``, the space shared with text. Or a module's output as
+            ``NAME:cls`` (the class token), ``NAME:mean`` (over tokens or places) or ``NAME`` (where it is a row an
+            image already), such as ``blocks.10:mean``.
+        preprocessing: Instead of the model's own; ``alignet`` is ``Preprocessing.alignet()`` at the model's size. A
+            module of your own has none.
 
     Returns:
         The backbone, in evaluation mode.
@@ -56,21 +64,42 @@ def load_backbone(
     """
     if isinstance(name, Backbone):
         return _changed(name, layer, preprocessing)
+    given = preprocessing if isinstance(preprocessing, Preprocessing) else None
+    own = layer if layer in OWN else POOLED
+    other = load_other(name, weights=weights, layer=own, preprocessing=given)
+    backbone = _of_timm(str(name), weights, given) if other is None else other
+    return _changed(backbone, layer, preprocessing)
+
+
+def _of_timm(name: str, weights: str | None, preprocessing: Preprocessing | None) -> Backbone:
     folder = Path(name)
     if (folder / "backbone" / "config.json").exists():
         folder = folder / "backbone"
     saved = _saved(folder)
-    module = _from_name(name, weights) if saved is None else _from_folder(folder, saved, weights)
+    known = SHORT_NAMES.get(name) if saved is None else None
+    arguments = (known.arguments if known else {}) | (TANH if str(weights).endswith(".npz") else {})
+    if saved is not None:
+        module = _from_folder(folder, saved, weights, arguments)
+        arguments = {
+            key: value for key, value in saved.get("model_args", {}).items() if key != "num_classes"
+        } | arguments
+    else:
+        module = _from_name(known.name if known else name, weights, arguments)
     module.eval()
-    given = preprocessing if isinstance(preprocessing, Preprocessing) else None
-    backbone = Backbone(
-        name=str(name),
+    found = preprocessing or _saved_preprocessing(folder, saved) or _preprocessing(module)
+    if known and not preprocessing:
+        found = found.model_copy(update=known.preprocessing)
+    return Backbone(
+        name=name,
         module=module,
-        preprocessing=given or _saved_preprocessing(folder, saved) or _preprocessing(module),
+        preprocessing=found,
         dim=int(getattr(module, "head_hidden_size", module.num_features)),
-        config={"architecture": module.pretrained_cfg["architecture"], "pretrained_cfg": _plain(module.pretrained_cfg)},
+        config={
+            "architecture": module.pretrained_cfg["architecture"],
+            "pretrained_cfg": _plain(module.pretrained_cfg),
+            **({"model_args": arguments} if arguments else {}),
+        },
     )
-    return _changed(backbone, layer, preprocessing)
 
 
 def _changed(backbone: Backbone, layer: str, preprocessing: Preprocessing | str | None) -> Backbone:
@@ -83,7 +112,7 @@ def _changed(backbone: Backbone, layer: str, preprocessing: Preprocessing | str 
         backbone = replace(backbone, preprocessing=preprocessing)
     if layer in (POOLED, backbone.layer):
         return backbone
-    check_layers(backbone.module, [layer])
+    check_layers(backbone, [layer])
     size = backbone.preprocessing.size
     parameter = next(backbone.module.parameters(), torch.empty(0))
     with torch.inference_mode():
@@ -100,20 +129,22 @@ def _saved(folder: Path) -> dict[str, Any] | None:
         raise LikemindError(
             f"{folder / 'config.json'} names no timm architecture: point at a folder that timm can read"
         )
+    if not isinstance(config.get("model_args", {}), dict):
+        raise LikemindError(f"{folder / 'config.json'}: model_args is no table of arguments; save it again")
     return config
 
 
-def _from_folder(folder: Path, config: dict[str, Any], weights: str | None) -> Any:
+def _from_folder(folder: Path, config: dict[str, Any], weights: str | None, arguments: dict[str, Any]) -> Any:
     import timm
 
     _check_name(config["architecture"])
     if weights is None and not (folder / "model.safetensors").exists():
         raise LikemindError(f"{folder} holds no model.safetensors: save it again, or convert its weights")
     try:
-        module = timm.create_model(f"local-dir:{folder}", pretrained=weights is None, num_classes=0)
+        module = timm.create_model(f"local-dir:{folder}", pretrained=weights is None, num_classes=0, **arguments)
     except Exception as error:  # noqa: BLE001 - on files that do not fit, timm raises whatever it stumbles over
         raise LikemindError(
-            f"{folder} does not hold the weights of a {config['architecture']} ({_reason(error)}): save it again"
+            f"{folder} does not hold the weights of a {config['architecture']} ({reason(error)}): save it again"
         ) from None
     return _with_weights(module, weights)
 
@@ -132,6 +163,7 @@ def _check_name(name: str) -> None:
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"
+        hint += f" (or one of {', '.join(SHORT_NAMES)}, hf/ORG/NAME, open_clip/MODEL:TAG)"
         raise LikemindError(f"there is no backbone {name!r}: {hint}")
     try:
         timm.get_pretrained_cfg(name)
@@ -140,7 +172,7 @@ def _check_name(name: str) -> None:
         raise LikemindError(f"there are no pretrained weights {name!r}: known are {tags}") from None
 
 
-def _from_name(name: str, weights: str | None) -> Any:
+def _from_name(name: str, weights: str | None, arguments: dict[str, Any]) -> Any:
     import timm
 
     if name.startswith((".", "/")) or Path(name).is_dir():
@@ -150,18 +182,13 @@ def _from_name(name: str, weights: str | None) -> Any:
     if weights is None and not timm.is_model_pretrained(plain):
         raise LikemindError(f"nobody has published weights of {plain}: pass --weights FILE, or choose another")
     try:
-        module = timm.create_model(plain, pretrained=weights is None, num_classes=0)
+        module = timm.create_model(plain, pretrained=weights is None, num_classes=0, **arguments)
     except (RuntimeError, OSError, ValueError) as error:
         raise LikemindError(
-            f"the pretrained weights of {plain} cannot be fetched ({_reason(error)}): "
+            f"the pretrained weights of {plain} cannot be fetched ({reason(error)}): "
             "check the network, or pass --weights FILE or a local folder"
         ) from None
     return _with_weights(module, weights)
-
-
-def _reason(error: Exception) -> str:
-    words = " ".join(str(error).split()) or type(error).__name__
-    return words if len(words) <= 200 else words[:199] + "…"
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -170,7 +197,9 @@ def load_weights(module: nn.Module, path: Path) -> None:
     Raises:
         LikemindError: The file is missing, unsafe, or not this model's.
     """
-    state = _read_weights(path)
+    if path.suffix == ".npz":
+        return load_npz(module, path)
+    state = read_weights(path)
     wanted = module.state_dict()
     named = getattr(module, "pretrained_cfg", {}).get("classifier") or ()
     heads = {"classifier", "head", "fc", *([named] if isinstance(named, str) else named)}
@@ -180,27 +209,9 @@ def load_weights(module: nn.Module, path: Path) -> None:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise LikemindError(
-            f"{path} does not fit the backbone ({_reason(error)}): check that both are of the same architecture"
+            f"{path} does not fit the backbone ({reason(error)}): check that both are of the same architecture"
         ) from None
-
-
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    if not path.exists():
-        raise LikemindError(f"{path} does not exist: check --weights")
-    safe = path.suffix == ".safetensors"
-    try:
-        state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise LikemindError(
-            f"{path} is damaged or holds more than tensors, and is not loaded: convert it to .safetensors"
-        ) from None
-    except Exception as error:  # noqa: BLE001 - damaged files raise whatever the reader stumbles over
-        raise LikemindError(f"{path} is not a readable file of weights ({_reason(error)}): fetch it again") from None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise LikemindError(f"{path} is not a plain table of tensors: save the model's state_dict() by itself")
-    return state
+    return None
 
 
 def _saved_preprocessing(folder: Path, saved: dict[str, Any] | None) -> Preprocessing | None:
@@ -248,21 +259,22 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def save_backbone(backbone: Backbone, folder: PathLike) -> None:
-    """Write a backbone so that plain timm loads it.
+    """Write a backbone in the files of the library that it came from, so that it loads there without us.
 
-    ``timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)`` gives the module.
+    For timm, ``timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)`` gives the module.
 
     Raises:
-        LikemindError: It is taken at a layer inside the network, which timm's files cannot tell.
+        LikemindError: It is taken at a layer inside the network, which these files cannot tell.
     """
-    if backbone.layer != POOLED:
+    if backbone.layer not in OWN:
         raise LikemindError(f"a backbone at the layer {backbone.layer!r} cannot be saved: load it with layer='pooled'")
     from safetensors.torch import save
 
     where = Path(folder)
+    if backbone.library != "timm":
+        return save_other(backbone, where)
     where.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu().contiguous().clone() for name, value in backbone.module.state_dict().items()}
-    write_atomic(where / "model.safetensors", save(state, metadata={"format": "pt"}))
+    write_atomic(where / "model.safetensors", save(plain_state(backbone.module), metadata={"format": "pt"}))
     recipe = backbone.preprocessing
     pretrained = backbone.config["pretrained_cfg"] | {
         "input_size": [3, recipe.size, recipe.size],
@@ -280,4 +292,6 @@ def save_backbone(backbone: Backbone, folder: PathLike) -> None:
         "pretrained_cfg": pretrained,
         "preprocessing": recipe.model_dump(mode="json"),
     }
-    write_json(where / "config.json", config)
+    if "model_args" in backbone.config:
+        config["model_args"] = backbone.config["model_args"]
+    return write_json(where / "config.json", config)

@@ -129,7 +129,7 @@ def embed(
     model = load_backbone(backbone, weights=weights, preprocessing=preprocessing)
     places = {model.layer: Path(out)}
     if layers is not None:
-        check_layers(model.module, layers)
+        check_layers(model, layers)
         if (Path(out) / "run.json").exists():
             raise LikemindError(f"{out} holds another run, and no folder for each layer: choose another --out")
         places = {layer: Path(out) / folder_of(layer) for layer in layers}

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor
 
 from likemind.errors import LikemindError
@@ -133,6 +133,8 @@ class Preprocessing(BaseModel):
         antialias: Widen the filter when making an image smaller. False is OpenCV's behaviour (cubic a=−0.75).
         mean: Subtracted from each channel, whose range is [0, 1].
         std: Divides each channel.
+        half_pixel: Where the centre begins if the margin is odd: "even" rounds its half to the even number, as timm and
+            torchvision do; "down" rounds it down, as transformers does. Written down only where it is "down".
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -144,6 +146,15 @@ class Preprocessing(BaseModel):
     antialias: bool = True
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    half_pixel: Literal["even", "down"] = "even"
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_half_pixel(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what older files and fingerprints do not know."""
+        fields: dict[str, Any] = handler(self)
+        if self.half_pixel == "even":
+            fields.pop("half_pixel", None)
+        return fields
 
     @model_validator(mode="before")
     @classmethod
@@ -189,9 +200,11 @@ class Preprocessing(BaseModel):
                 f"an image of {width}×{height} pixels is too long and narrow to be scaled: crop it, or leave it out"
             )
         pixels = self._scaled(image, target)
-        top = round((pixels.shape[1] - self.size) / 2)
-        left = round((pixels.shape[2] - self.size) / 2)
+        top, left = (self._begin(pixels.shape[side] - self.size) for side in (1, 2))
         return pixels[:, top : top + self.size, left : left + self.size]
+
+    def _begin(self, margin: int) -> int:
+        return margin // 2 if self.half_pixel == "down" else round(margin / 2)
 
     def _target(self, image: Image.Image) -> tuple[int, int]:
         scaled = int(self.size / self.crop_share)

@@ -39,6 +39,9 @@ _NOTICES = {
     "It shows that the method runs; it is no evidence about people.",
     "human_model": "**The answers behind this model come from a model of people, not from people themselves.**",
 }
+_TIMM = """import timm
+
+backbone = timm.create_model("local-dir:FOLDER/backbone", pretrained=True, num_classes=0)"""
 _CARD = """---
 library_name: likemind
 pipeline_tag: image-feature-extraction
@@ -49,7 +52,9 @@ base_model: {{ facts.base_model | yaml }}
 tags:
 - human-alignment
 - odd-one-out
-- timm
+{% if library != "module" %}
+- {{ library }}
+{% endif %}
 ---
 
 # {{ architecture | words }}, {{ "the control: distilled without human signal" if facts.control else "aligned with human similarity" }}
@@ -79,13 +84,15 @@ embedding = model.encode(["lizard.png", "leaf.png"])  # layer "shipped": {{ mode
 odd, probabilities = model.odd_one_out([["lizard.png", "leaf.png", "snake.png"]])
 ```
 
-Without Likemind, plain timm loads the backbone (layer `backbone`, not centred):
+{% if library == "module" %}
+`FOLDER/backbone/model.safetensors` is the state dict of the class `{{ kind | code }}`. Pass a module of it: `from_pretrained(…, backbone=module)`.
+{% else %}
+Without Likemind, plain {{ library }} loads the backbone (layer `backbone`, not centred):
 
 ```python
-import timm
-
-backbone = timm.create_model("local-dir:FOLDER/backbone", pretrained=True, num_classes=0)
+{{ snippet }}
 ```
+{% endif %}
 
 Preprocessing: {{ recipe.size }}×{{ recipe.size }} pixels, {{ recipe.resize }}, {{ recipe.interpolation }}, mean {{ recipe.mean | list }}, std {{ recipe.std | list }}.
 Embeddings have unit length; the backbone's are centred on the training images' mean first.
@@ -219,7 +226,10 @@ def model_card(model: AlignedModel, figures: dict[str, Any]) -> str:
             figures={"shipped": None, **figures},
             recipe=model.backbone.preprocessing,
             mixed=f", β = {model.config.beta}" if model.config.shipped == "mix" else "",
-            architecture=model.backbone.config["architecture"],
+            architecture=model.backbone.config.get("class", model.backbone.config["architecture"]),
+            library=model.backbone.library,
+            kind=model.backbone.config.get("class", ""),
+            snippet=model.backbone.config.get("snippet", _TIMM),
             licence=own.lower() if own.lower() in _LICENCES else "unknown",
             notice=next((_NOTICES[source] for source in ("simulated", "human_model") if source in sources), ""),
             sources=_SOURCES,
@@ -307,9 +317,10 @@ def _code(text: object) -> str:
 
 
 def _shortened(name: object) -> str:
-    """A timm name as it is; of a folder on somebody's disk, its last part."""
+    """A library's or the Hub's name as it is; of a folder on somebody's disk, its last part."""
     text = str(name)
-    kept = text if text.startswith("timm/") else re.split(r"[\\/]", text.rstrip("\\/"))[-1]
+    public = re.match(r"(timm|open_clip)/\w|hf/\w[\w.-]*/\w[\w.-]*(@|$)", text)
+    kept = text if public else re.split(r"[\\/]", text.rstrip("\\/"))[-1]
     return f"`{_code(kept)}`"
 
 

@@ -1,4 +1,4 @@
-"""The aligned model: a backbone that plain timm can load, a triplet head, and the one embedding that is shipped."""
+"""The aligned model: a backbone in its own library's files, a triplet head, and the one embedding that is shipped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from likemind.artifacts import PathLike, read_json, write_atomic, write_json
+from likemind.backbones.saved import ADAPTER
 from likemind.backbones.timm import load_backbone, save_backbone
+from likemind.backbones.user import reload
 from likemind.choice import ODD_OF_PAIR, log_probabilities, pair_similarities
 from likemind.errors import LikemindError, first_line
 from likemind.features.embed import embed_rows
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from PIL import Image
+    from torch import nn
 
     from likemind.backbones.base import Backbone
 
@@ -58,7 +61,7 @@ class AlignedModel:
     """A vision model with a human sense of similarity.
 
     Attributes:
-        backbone: The network; plain timm loads it from ``DIR/backbone``.
+        backbone: The network; the library that it came from loads it from ``DIR/backbone``, without us.
         centre: (d,) mean of the backbone's output over the training images, taken off before cosines.
         config: What is shipped, and its temperature.
         head_weight: (k, d), or None without a triplet head. head_bias: (k,).
@@ -165,7 +168,9 @@ class AlignedModel:
         return np.array(ODD_OF_PAIR)[probabilities.argmax(axis=1)], probabilities
 
     @classmethod
-    def from_pretrained(cls, path_or_id: PathLike, *, revision: str | None = None) -> Self:
+    def from_pretrained(
+        cls, path_or_id: PathLike, *, revision: str | None = None, backbone: nn.Module | None = None
+    ) -> Self:
         """Load a model from a folder, or from the Hub by its id. Nothing that is loaded can run code.
 
         What comes from the Hub is kept in huggingface_hub's cache, and is found there without a network.
@@ -173,6 +178,8 @@ class AlignedModel:
         Args:
             path_or_id: A folder that ``align`` or ``save_pretrained`` wrote, or an id such as ``somebody/a-model``.
             revision: Branch, tag or commit on the Hub; its main branch if None.
+            backbone: For a student of a class of your own, a module of that class; a copy of it is filled with the
+                weights.
 
         Raises:
             LikemindError: It is not there, or not an aligned model.
@@ -191,15 +198,13 @@ class AlignedModel:
             raise LikemindError(
                 f"{folder / 'likemind.json'} is not of schema 1 ({where}): save the model again"
             ) from None
-        if not (folder / "backbone" / "config.json").exists():
-            raise LikemindError(f"{folder} holds no backbone/config.json: save the model again")
-        backbone = load_backbone(str(folder / "backbone"))
-        arrays = _head_file(folder / "head.safetensors", backbone.dim)
+        network = _backbone(folder, backbone)
+        arrays = _head_file(folder / "head.safetensors", network.dim)
         if config.shipped != "backbone" and "weight" not in arrays:
             raise LikemindError(f"{folder} ships its {config.shipped} but holds no head: save the model again")
         card = folder / "README.md"
         text = card.read_text(encoding="utf-8", errors="replace") if card.exists() else None
-        return cls(backbone, arrays["centre"], config, arrays.get("weight"), arrays.get("bias"), text)
+        return cls(network, arrays["centre"], config, arrays.get("weight"), arrays.get("bias"), text)
 
     def save_pretrained(self, folder: PathLike, *, card: str | None = None, results: PathLike | None = None) -> None:
         """Write ``backbone/``, ``head.safetensors``, ``likemind.json`` and, where there is a card, ``README.md``.
@@ -319,6 +324,18 @@ class _Pictures(ImageCollection):
         if not path.is_file():
             raise LikemindError(f"{path} does not exist: check the path to the image")
         return decode(path.read_bytes(), str(path))
+
+
+def _backbone(folder: Path, module: nn.Module | None) -> Backbone:
+    """Load a student's backbone, by the library whose files it lies in."""
+    where = folder / "backbone"
+    if module is not None:
+        if not (where / ADAPTER).exists():
+            raise LikemindError(f"{folder} needs no module, its backbone loads by itself: leave backbone out")
+        return reload(where, module)
+    if not any((where / name).exists() for name in ("config.json", ADAPTER)):
+        raise LikemindError(f"{folder} holds no backbone/config.json: save the model again")
+    return load_backbone(str(where))
 
 
 def _head_file(path: Path, dim: int) -> dict[str, np.ndarray]:
