@@ -452,6 +452,52 @@ def test_answers_may_be_csv_with_other_names(world: World, warm: Callable[..., O
     assert sha256s(out)["teacher.safetensors"] == sha256s(world.path / "teacher")["teacher.safetensors"]
 
 
+def test_every_option_of_teach(world: World, warm: Callable[..., Outcome], tmp_path: Path) -> None:
+    from likemind.artifacts import read_run
+    from likemind.teacher.teach import teach
+
+    out, words = tmp_path / "teacher", ["teach", "features", "data/train.parquet", "--join=features", "--folds=2"]
+    words += ["--penalty=0.1", "--mix=0.5", "--mix=1", "--people=counts", "--max-loss=0.25"]
+    words += ["--others=features", "--others=features", "--local-weight=0.1", "--seed=3"]
+    outcome = warm(*words, "--out", out, "--json", cwd=world.path)
+    assert outcome.code == 0, outcome.err
+    told = strict(outcome.out)
+    features = world.path / "features"
+    wanted = teach(
+        [features, features],
+        world.path / "data" / "train.parquet",
+        out=tmp_path / "wanted",
+        folds=2,
+        penalties=[0.1],
+        mixes=[0.5, 1.0],
+        people="counts",
+        max_loss=0.25,
+        others=[features, features],
+        local_weight=0.1,
+        seed=3,
+    )
+    assert Teacher.load(out).key == wanted.key
+    assert read_run(out)["key"] == read_run(tmp_path / "wanted")["key"]
+    assert told["mix"] == wanted.mix
+    assert told["penalty"] == (None if wanted.is_identity else wanted.penalty)
+    assert told["max_loss"] == 0.25
+    text = warm(*words, "--out", out, cwd=world.path).out
+    assert ("the identity;" if wanted.is_identity else f"mix {wanted.mix:g};") in text
+    unseen = {f"{name}-{k}.png": split for name, split in SPLIT_OF.items() if split != "train" for k in range(EACH)}
+    groups = tmp_path / "groups.parquet"
+    write_table(groups, pa.table({"id": list(unseen), "category": list(unseen.values())}))
+    measured = warm(*words, f"--groups={groups}", "--out", tmp_path / "grouped", cwd=world.path)
+    assert measured.code == 0, measured.err
+    few = Teacher.load(tmp_path / "grouped").facts_.get("fewshot_loss")
+    assert few is not None
+    assert f"5-shot loss {few:+.2f} points" in measured.out
+    labels = warm(
+        *("label", "features", out, "-n", "60", "--clusters=3", "--join=features", "--out", tmp_path / "labels"),
+        cwd=world.path,
+    )
+    assert labels.code == 0, labels.err
+
+
 @posix
 @pytest.mark.slow
 def test_the_whole_chain_in_bare_interpreters(
@@ -567,6 +613,28 @@ MISTAKES = {
     "align without features": ("align training stranger --teacher teacher --recipe smoke", "pass --features"),
     # kinds of artifacts
     "not features": ("teach teacher data/train.parquet", "made by `likemind teach`"),
+    "no share of the map": (
+        "teach features data/train.parquet --mix 0",
+        "mixes must be above 0 and at most 1, got .*--mix",
+    ),
+    "unknown people": ("teach features data/train.parquet --people ask", "'ask' is not one of counts, posterior"),
+    "a negative loss": ("teach features data/train.parquet --max-loss -1", "max_loss must be at least 0 points"),
+    "no others": ("teach features data/train.parquet --others nowhere", "nowhere is not an output of `likemind embed`"),
+    "others of another width": (
+        "teach features data/train.parquet --others features --others features",
+        "come from another backbone, layer or preprocessing than features",
+    ),
+    "all of the local term": ("teach features data/train.parquet --others features --local-weight 1", "below 1"),
+    "nothing to join": (
+        "teach features data/train.parquet --join nowhere",
+        "nowhere is not an output of `likemind emb",
+    ),
+    "unknown preset": ("teach features data/train.parquet --preset best", "'best' is not known: choose alignet"),
+    "weights of nothing": ("teach features data/train.parquet --weights random", "weights belong to a preset's"),
+    "joined for a plain teacher": (
+        "label training-features teacher -n 50 --clusters 3 --join training-features",
+        "comes from another backbone, layer or preprocessing",
+    ),
     "not a teacher": ("label training-features labels -n 50", "made by `likemind label`"),
     "no teacher": ("label training-features nowhere -n 50", "nowhere is not an output of `likemind teach`"),
     "not results": ("report aligned", "made by `likemind align`"),

@@ -41,6 +41,9 @@ Backbone = Annotated[
 Weights = Annotated[
     str | None, typer.Option(help="A .safetensors, .pth or big_vision .npz file, or 'random'; the Hub's if left out.")
 ]
+Join = Annotated[
+    list[Path] | None, typer.Option(help="More features of the same images, joined to FEATURES; repeat for more.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
 
 
@@ -161,11 +164,26 @@ def judgements(
 
 @app.command()
 def teach(
-    features: Annotated[Path, typer.Argument(help="An output of `likemind embed`.")],
-    judgements: Annotated[Path, typer.Argument(help="Odd-one-out answers: .parquet, .csv or .tsv.")],
+    features: Annotated[Path, typer.Argument(help="An output of `likemind embed`; with --preset, photographs.")],
+    judgements: Annotated[Path, typer.Argument(help="Odd-one-out answers, or a model of people (an embedding).")],
     out: Out,
+    join: Join = None,
     folds: Annotated[int, typer.Option(help="Parts that the objects are split into.")] = 3,
     penalty: Annotated[list[float] | None, typer.Option(help="A candidate; repeat for more.")] = None,
+    mix: Annotated[
+        list[float] | None, typer.Option(help="A candidate for the map's share, above 0, at most 1; repeat for more.")
+    ] = None,
+    people: Annotated[
+        str | None, typer.Option(help="counts (shares of the answers) or posterior (VICE); the preset's is posterior.")
+    ] = None,
+    max_loss: Annotated[float, typer.Option(help="Points of 5-shot accuracy that a map must lose less than.")] = 1.0,
+    others: Annotated[
+        list[Path] | None,
+        typer.Option(help="Features of other images, which are to keep their neighbours; repeat as for --join."),
+    ] = None,
+    local_weight: Annotated[float, typer.Option(help="Share of that wish, at least 0 and below 1.")] = 0.25,
+    preset: Annotated[str | None, typer.Option(help="alignet: embed photographs as the paper's teacher does.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Of the preset's backbone: a file, or 'random'.")] = None,
     column: Annotated[list[str] | None, typer.Option(help="OURS=THEIRS, such as item_0=left; repeat for more.")] = None,
     groups: Annotated[Path | None, typer.Option(help="Table of id and category; folds keep categories whole.")] = None,
     seed: Seed = 0,
@@ -178,24 +196,40 @@ def teach(
 
     renamed = _pairs(column, "--column")
     answers = read_triplets(judgements, **renamed) if renamed else judgements
+    given: dict[str, Any] = {"mixes": mix, "people": people, "preset": preset}
     teacher = likemind.teach(
-        features, answers, out=out, folds=folds, penalties=penalty, groups=groups, seed=seed, overwrite=overwrite
+        [features, *join] if join else features,
+        answers,
+        out=out,
+        folds=folds,
+        penalties=penalty,
+        groups=groups,
+        max_loss=max_loss,
+        others=others,
+        local_weight=local_weight,
+        weights=weights,
+        seed=seed,
+        overwrite=overwrite,
+        **{name: value for name, value in given.items() if value is not None},
     )
     facts = teacher.facts_
+    few = f", 5-shot loss {facts['fewshot_loss']:+.2f} points" if "fewshot_loss" in facts else ""
     text = (
-        f"{out}: {'the identity' if teacher.is_identity else f'penalty {teacher.penalty:g}'}; "
+        f"{out}: {'the identity' if teacher.is_identity else f'penalty {teacher.penalty:g}, mix {teacher.mix:g}'}; "
         f"agreement on unseen objects {facts['agreement_unseen_identity']:.3f} → {facts['agreement_unseen']:.3f} "
-        f"(ceiling {facts['ceiling']:.3f}, source {facts['source']})"
+        f"(ceiling {facts['ceiling']:.3f}, source {facts['source']}){few}"
     )
-    _say(as_json, {"out": str(out), "penalty": None if teacher.is_identity else teacher.penalty, **facts}, text)
+    chosen = {"penalty": None if teacher.is_identity else teacher.penalty, "mix": teacher.mix}
+    _say(as_json, {"out": str(out), **chosen, **facts}, text)
 
 
 @app.command()
 def label(
     features: Annotated[Path, typer.Argument(help="Features by the teacher's backbone.")],
-    teacher: Annotated[Path, typer.Argument(help="An output of `likemind teach`.")],
+    teacher: Annotated[Path, typer.Argument(help="An output of `likemind teach`, or gLocal's transform.npz.")],
     out: Out,
     n: Annotated[int, typer.Option("-n", "--n", help="Triplets, all different.")],
+    join: Join = None,
     sampling: Annotated[
         str, typer.Option(help="cluster_border, uniform, between_class, within_class or class_border.")
     ] = "cluster_border",
@@ -217,7 +251,7 @@ def label(
     from likemind.artifacts import read_run
 
     likemind.label(
-        features,
+        [features, *join] if join else features,
         teacher,
         out=out,
         n=n,

@@ -165,10 +165,10 @@ class Triplets:
         Returns:
             indices (m, 3) with each row sorted, distribution (m, 3) by pair of the sorted row, answers (m,).
         """
-        order = np.argsort(self.indices, axis=1, kind="stable")
         _, first, row_of = np.unique(self.names(), return_index=True, return_inverse=True)
-        by_pair = np.take_along_axis(self._by_pair(), _pairs_after(order), axis=1)
-        sums = [np.bincount(row_of, by_pair[:, pair], minlength=len(first)) for pair in range(3)]
+        after = _pairs_after(np.argsort(self.indices, axis=1, kind="stable").astype(np.int8))
+        by_pair, rows = self._by_pair(), np.arange(len(self))
+        sums = [np.bincount(row_of, by_pair[rows, after[:, pair]], minlength=len(first)) for pair in range(3)]
         answers = np.bincount(row_of, minlength=len(first)).astype(float)
         return np.sort(self.indices[first], axis=1), np.stack(sums, axis=1) / answers[:, None], answers
 
@@ -307,7 +307,7 @@ def read_table(path: Path) -> pa.Table:
 
 def _pairs_after(order: np.ndarray) -> np.ndarray:
     """Return, for each pair of the sorted row, its number in the row as it was."""
-    table = np.zeros((3, 3), dtype=np.int64)
+    table = np.zeros((3, 3), dtype=np.int8)
     for pair, number in _PAIR_OF_POSITIONS.items():
         a, b = sorted(pair)
         table[a, b] = table[b, a] = number

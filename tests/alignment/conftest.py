@@ -30,13 +30,10 @@ def made_teacher(folder: Path, store: FeatureStore) -> Teacher:
     """A teacher whose similarity is that of the features' second to fourth principal directions alone."""
     X = np.asarray(store.features, dtype=float)
     _, size, right = np.linalg.svd(X - X.mean(0), full_matrices=False)
-    teacher = Teacher(0.1)
     keep = right[1:4]
     scales = np.sqrt(len(X)) / size[1:4] * 1.5
-    teacher.weights_ = (keep.T @ np.diag(scales) @ keep).astype(np.float32)
-    teacher.bias_ = np.zeros(X.shape[1], dtype=np.float32)
-    teacher.mean_, teacher.backbone_ = X.mean(0), store.fingerprint
-    teacher.scale_ = teacher.identity_scale_ = 1.0
+    weights = keep.T @ np.diag(scales) @ keep
+    teacher = Teacher.of(weights, np.zeros(X.shape[1]), X.mean(0), 1.0, penalty=0.1, backbone=store.fingerprint)
     with Artifact(folder, verb="teach", config={"made": "by hand"}, inputs={}) as work:
         teacher.write(work.path)
     return Teacher.load(folder)

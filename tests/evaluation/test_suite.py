@@ -51,12 +51,8 @@ def save_model(folder: Path, backbone: str, *, seed: int, shipped: str = "mix") 
 
 def save_teacher(folder: Path, backbone: str, fingerprint: str | None = None) -> str:
     loaded = load_backbone(backbone)
-    teacher = Teacher(0.1)
-    rng = np.random.default_rng(2)
-    teacher.weights_ = rng.normal(size=(loaded.dim, loaded.dim)).astype(np.float32)
-    teacher.bias_, teacher.mean_ = np.zeros(loaded.dim, np.float32), np.zeros(loaded.dim)
-    teacher.scale_ = teacher.identity_scale_ = 1.0
-    teacher.backbone_ = fingerprint or loaded.fingerprint
+    weights = np.random.default_rng(2).normal(size=(loaded.dim, loaded.dim))
+    teacher = Teacher.of(weights, np.zeros(loaded.dim), 0.0, 1.0, backbone=fingerprint or loaded.fingerprint)
     teacher.facts_ = {"backbone_name": backbone}
     with Artifact(folder, verb="teach", config={}, inputs={"backbone": teacher.backbone_}) as work:
         teacher.write(work.path)

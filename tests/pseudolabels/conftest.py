@@ -34,11 +34,9 @@ def make_store(path: Path, X: np.ndarray, fingerprint: str) -> FeatureStore:
 
 def make_teacher(path: Path, width: int, fingerprint: str) -> Teacher:
     rng = np.random.default_rng(5)
-    teacher = Teacher(0.1)
-    teacher.weights_ = (np.eye(width) + 0.3 * rng.normal(size=(width, width))).astype(np.float32)
-    teacher.bias_ = rng.normal(size=width).astype(np.float32)
-    teacher.mean_, teacher.backbone_ = rng.normal(size=width), fingerprint
-    teacher.scale_, teacher.identity_scale_ = 1.7, 1.3
+    weights, bias = np.eye(width) + 0.3 * rng.normal(size=(width, width)), rng.normal(size=width)
+    teacher = Teacher.of(weights, bias, rng.normal(size=width), 1.3, penalty=0.1, backbone=fingerprint)
+    teacher.scale_ = np.full(width, 1.7)
     with Artifact(path, verb="teach", config={}, inputs={}) as work:
         teacher.write(work.path)
     return Teacher.load(path)

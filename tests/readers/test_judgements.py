@@ -117,7 +117,29 @@ def test_people_who_always_press_the_same() -> None:
     choice = np.array([1] * 10 + [0] * 5 + [0, 1] * 5)
     found = summarise(Reading(Triplets(NAMES, indices, choice=choice, participant=who), "csv", []))
     assert found.same_position == 1
+    assert found.same_position_people == ["same"]
+    assert "people who always press the same position: 1 ('same')" in found.lines()[-1]
     assert found.items == 3
+
+
+@pytest.mark.parametrize(
+    ("shares", "warned"), [((0.34, 0.33, 0.33), False), ((0.5, 0.3, 0.2), True), ((0.0, 0.0, 1.0), False)]
+)
+def test_one_position_with_too_many_answers_is_told(shares: tuple[float, ...], warned: bool) -> None:
+    """All at one position is a file's convention: the odd one last."""
+    choice = np.repeat(np.arange(3), np.round(np.array(shares) * 1000).astype(int))
+    answers = Triplets(NAMES, np.tile([[0, 1, 2]], (1000, 1)), choice=choice)
+    notes = ["read so"]
+    found = summarise(Reading(answers, "csv", notes))
+    assert notes == ["read so"]
+    assert found.notes[0] == "read so"
+    assert any("50.0% of all answers are at position 0" in line for line in found.lines()) == warned
+    assert len(found.notes) == 1 + warned
+
+
+def test_a_few_answers_at_one_position_are_an_accident() -> None:
+    answers = Triplets(NAMES, np.tile([[0, 1, 2]], (30, 1)), choice=np.repeat([0, 1, 2], [15, 8, 7]))
+    assert summarise(Reading(answers, "csv", [])).notes == []
 
 
 def test_other_summaries() -> None:

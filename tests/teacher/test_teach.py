@@ -16,8 +16,10 @@ import pytest
 
 from likemind.artifacts import read_run
 from likemind.errors import LikemindError
+from likemind.teacher import crossvalidate
 from likemind.teacher import teach as module
-from likemind.teacher.teach import cross_validate, teach
+from likemind.teacher.crossvalidate import Answered, cross_validate
+from likemind.teacher.teach import teach
 from likemind.teacher.teacher import IDENTITY, Teacher
 from likemind.triplets import Triplets, write_table
 
@@ -26,12 +28,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from likemind.features.store import FeatureStore
+    from likemind.teacher.affine import AffineProblem
 
     from .conftest import World
 
     StoreOf = Callable[..., FeatureStore]
 
-FAST: dict[str, Any] = {"folds": 2, "penalties": [0.1, 0.03]}
+FAST: dict[str, Any] = {"folds": 2, "penalties": [0.1, 0.03], "mixes": [1.0]}
+
+
+def answered(world: World, object_of: np.ndarray | None = None, **changes: Any) -> Answered:
+    objects = np.arange(len(world.X)) if object_of is None else object_of
+    ones = np.ones(len(world.triplets))
+    return replace(Answered(world.X, world.triplets, world.answers, ones, objects), **changes)
 
 
 def test_what_is_loaded_is_what_was_fitted(store_of: StoreOf, world: World, tmp_path: Path) -> None:
@@ -46,6 +55,8 @@ def test_what_is_loaded_is_what_was_fitted(store_of: StoreOf, world: World, tmp_
         "scale_",
         "identity_scale_",
         "penalty",
+        "mix",
+        "local_weight",
         "loss_",
         "backbone_",
         "cv_results_",
@@ -61,20 +72,19 @@ def test_what_is_loaded_is_what_was_fitted(store_of: StoreOf, world: World, tmp_
     assert set(run["files"]) == {"teacher.safetensors", "teacher.json", "README.md"}
     card = (tmp_path / "t" / "README.md").read_text()
     assert "source: **simulated**" in card
-    assert "| identity | " in card
-    assert "| 0.03 | " in card
+    assert "| identity | 1 | " in card
+    assert "| **0.03** | 1 | " in card
 
 
-def test_the_map_is_refitted_to_all_answers_at_the_best_penalty(
-    store_of: StoreOf, world: World, tmp_path: Path
-) -> None:
+def test_the_map_is_refitted_to_all_answers_as_it_was_chosen(store_of: StoreOf, world: World, tmp_path: Path) -> None:
     judgements = world.judgements()
-    teacher = teach(store_of(world.X), judgements, out=tmp_path / "t", **FAST)
-    best = min(teacher.cv_results_, key=lambda row: row["cross_entropy"])
-    assert teacher.penalty == best["penalty"]
+    teacher = teach(store_of(world.X), judgements, out=tmp_path / "t", **FAST | {"mixes": [1.0, 0.5]})
+    (best,) = [row for row in teacher.cv_results_ if row["chosen"]]
+    assert teacher.chosen_ == best
+    assert (teacher.penalty, teacher.mix) == (best["penalty"], best["mix"])
     triplets, targets, answers = judgements.targets()
     X = world.X.astype(np.float32)
-    wanted = Teacher(best["penalty"]).fit(X, triplets, targets, answers)
+    wanted = Teacher(best["penalty"], mix=best["mix"]).fit(X, triplets, targets, answers)
     wanted.calibrate(best["temperature"])
     np.testing.assert_allclose(teacher.transform(X), wanted.transform(X), atol=1e-5)
     assert teacher.facts_["agreement_unseen"] == best["agreement"] > teacher.facts_["agreement_unseen_identity"]
@@ -83,17 +93,16 @@ def test_the_map_is_refitted_to_all_answers_at_the_best_penalty(
 def test_folds_are_judged_on_objects_that_they_have_not_seen(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each row of the table, from plain fits of plain splits."""
     sizes: list[int] = []
-    real = Teacher.fit
+    real = crossvalidate.AffineProblem
 
-    def fit(self: Teacher, X: np.ndarray, triplets: np.ndarray, *args: Any, **kwargs: Any) -> Teacher:
+    def problem(X: np.ndarray, triplets: np.ndarray, *args: Any, **kwargs: Any) -> AffineProblem:
         sizes.append(len(X))
         assert triplets.min() >= 0
-        return real(self, X, triplets, *args, **kwargs)
+        return real(X, triplets, *args, **kwargs)
 
-    monkeypatch.setattr(Teacher, "fit", fit)
-    answers = np.ones(len(world.triplets))
-    results = cross_validate(world.X, world.triplets, world.answers, answers, 3, [0.1], 0)
-    assert sizes == [32] * 6
+    monkeypatch.setattr(crossvalidate, "AffineProblem", problem)
+    results = cross_validate(answered(world), folds=3, penalties=[0.1])
+    assert sizes == [32] * 3
     assert [row["penalty"] for row in results] == [None, 0.1]
     fold_of = np.random.default_rng(0).permutation(48) % 3
     held = [(fold_of == fold)[world.triplets].any(1) for fold in range(3)]
@@ -104,7 +113,7 @@ def test_folds_are_judged_on_objects_that_they_have_not_seen(world: World, monke
         place = np.full(48, -1)
         place[keep] = np.arange(32)
         inside = ~held[fold]
-        teacher = real(Teacher(IDENTITY), world.X[keep], place[world.triplets[inside]], world.answers[inside])
+        teacher = Teacher(IDENTITY).fit(world.X[keep], place[world.triplets[inside]], world.answers[inside])
         pair = teacher.similarities(world.X, world.triplets[held[fold]]).argmax(1).numpy()
         scores.append(world.answers[held[fold]][np.arange(len(pair)), pair])
     assert results[0]["agreement"] == pytest.approx(np.concatenate(scores).mean())
@@ -116,12 +125,16 @@ def test_answers_weigh_in_what_is_judged(world: World) -> None:
     """An answer given five times is one row of weight five, in the penalty's choice and in the temperature too."""
     repeats = np.where(np.arange(len(world.triplets)) % 2 == 0, 1, 5)
     rows = np.repeat(np.arange(len(world.triplets)), repeats)
-    ones = np.ones(len(rows))
-    many = cross_validate(world.X, world.triplets[rows], world.answers[rows], ones, 2, [0.1], 0)
-    weighted = cross_validate(world.X, world.triplets, world.answers, repeats.astype(float), 2, [0.1], 0)
+    each = answered(world, triplets=world.triplets[rows], targets=world.answers[rows], answers=np.ones(len(rows)))
+    many = cross_validate(each, folds=2, penalties=[0.1])
+    weighted = cross_validate(answered(world, answers=repeats.astype(float)), folds=2, penalties=[0.1])
+    plain = cross_validate(answered(world), folds=2, penalties=[0.1])
     for one, other in zip(many, weighted, strict=True):
-        for name in ("temperature", "cross_entropy", "agreement"):
+        for name in ("temperature", "cross_entropy", "agreement", "calibration_error"):
             assert one[name] == pytest.approx(other[name], rel=2e-3), name
+        for name in ("gain", "gain_needed"):
+            assert one[name] == pytest.approx(other[name], rel=2e-2, abs=1e-6), name
+    assert plain[1]["cross_entropy"] != pytest.approx(weighted[1]["cross_entropy"], rel=2e-3)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -135,7 +148,7 @@ def test_random_answers_teach_nothing_and_it_is_said(
     np.testing.assert_array_equal(teacher.weights_, np.eye(8))
     np.testing.assert_array_equal(teacher.bias_, 0)
     assert Teacher.load(tmp_path / "t").is_identity
-    assert "Chosen penalty: identity" in (tmp_path / "t" / "README.md").read_text()
+    assert "Chosen: identity" in (tmp_path / "t" / "README.md").read_text()
 
 
 def test_the_same_is_skipped_another_refused_and_overwritten(
@@ -148,7 +161,8 @@ def test_the_same_is_skipped_another_refused_and_overwritten(
         assert teach(store, world.judgements(), out=out, **FAST).key == first.key
         assert "nothing to do" in caplog.text
     other = world.judgements(np.roll(world.pair, 1))
-    for change in ({"folds": 3}, {"penalties": [0.1]}, {"seed": 1}, {"judgements": other}):
+    changes: list[dict[str, Any]] = [{"folds": 3}, {"penalties": [0.1]}, {"seed": 1}, {"judgements": other}]
+    for change in (*changes, {"mixes": [0.5]}, {"max_loss": 0.5}, {"others": store}):
         arguments = {"judgements": world.judgements(), **FAST, **change}
         with pytest.raises(LikemindError, match="--overwrite"):
             teach(store, out=out, **arguments)
@@ -202,6 +216,15 @@ def test_items_that_have_no_features_are_named(store_of: StoreOf, world: World, 
         ({"penalties": [float("nan")]}, "penalties must be finite numbers"),
         ({"folds": 1}, "folds must be at least 2"),
         ({"folds": 17}, "48 judged objects are too few for 17 folds"),
+        ({"mixes": []}, "mixes must be above 0 and at most 1"),
+        ({"mixes": [0.0, 1.0]}, "mixes must be above 0 and at most 1"),
+        ({"mixes": [1.1]}, "mixes must be above 0 and at most 1"),
+        ({"max_loss": -1.0}, "max_loss must be at least 0 points"),
+        ({"max_loss": float("nan")}, "max_loss must be at least 0 points"),
+        ({"people": "vice"}, "people 'vice' is not one of counts, posterior"),
+        ({"local_weight": 1.0, "others": []}, "local_weight must be at least 0 and below 1"),
+        ({"others": []}, "there are no features to join"),
+        ({"weights": "random"}, "weights belong to a preset's backbone"),
         ({"preset": "things"}, "preset 'things' is not known"),
     ],
 )
@@ -243,16 +266,17 @@ DRIVER = textwrap.dedent("""
     import sys, time
     import torch
     torch.set_num_threads(1)
-    from likemind.teacher import teach as module
-    real, calls = module.Teacher.fit, []
-    def fit(self, *args, **kwargs):
+    from likemind.teacher.affine import AffineProblem
+    from likemind.teacher.teach import teach
+    real, calls = AffineProblem.solve, []
+    def solve(self, *args, **kwargs):
         calls.append(1)
         if len(calls) == int(sys.argv[4]):
             print("fitting", flush=True)
             time.sleep(60)
         return real(self, *args, **kwargs)
-    module.Teacher.fit = fit
-    module.teach(sys.argv[1], sys.argv[2], out=sys.argv[3], folds=2, penalties=[0.1, 0.03])
+    AffineProblem.solve = solve
+    teach(sys.argv[1], sys.argv[2], out=sys.argv[3], folds=2, penalties=[0.1, 0.03], mixes=[1.0])
 """)
 
 
@@ -287,24 +311,26 @@ SHOWS = {name: f"object {number}" for name, number in zip(IDS, OBJECTS, strict=T
 
 
 class Fits:
-    """Which pictures each fit saw, and which triplets it was then judged by, as rows of ``X``."""
+    """Which pictures each fold's fit saw, and which triplets each candidate was then judged by, as rows of ``X``."""
 
     def __init__(self, X: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[set[int]] = []
         self.judged: list[np.ndarray] = []
         row_of = {row.tobytes(): number for number, row in enumerate(X)}
-        fit, similarities = Teacher.fit, Teacher.similarities
+        problem, pairs = crossvalidate.AffineProblem, crossvalidate.dot_pairs
 
-        def spied_fit(teacher: Teacher, rows: np.ndarray, *args: Any, **kwargs: Any) -> Teacher:
+        def spied_problem(rows: np.ndarray, triplets: np.ndarray, *args: Any, **kwargs: Any) -> AffineProblem:
             self.seen.append({row_of[row.tobytes()] for row in rows})
-            return fit(teacher, rows, *args, **kwargs)
+            assert len(rows[triplets]) == len(triplets)
+            return problem(rows, triplets, *args, **kwargs)
 
-        def spied_similarities(teacher: Teacher, rows: np.ndarray, triplets: np.ndarray) -> Any:
+        def spied_pairs(Z: Any, triplets: np.ndarray) -> Any:
+            assert len(Z) == len(X)
             self.judged.append(triplets)
-            return similarities(teacher, rows, triplets)
+            return pairs(Z, triplets)
 
-        monkeypatch.setattr(Teacher, "fit", spied_fit)
-        monkeypatch.setattr(Teacher, "similarities", spied_similarities)
+        monkeypatch.setattr(crossvalidate, "AffineProblem", spied_problem)
+        monkeypatch.setattr(crossvalidate, "dot_pairs", spied_pairs)
 
 
 @pytest.mark.parametrize("folds", [2, 3])
@@ -312,28 +338,27 @@ class Fits:
 def test_a_held_out_objects_pictures_are_in_no_fit(
     world: World, monkeypatch: pytest.MonkeyPatch, folds: int, seed: int
 ) -> None:
-    fits, ones = Fits(world.X, monkeypatch), np.ones(len(world.triplets))
-    cross_validate(world.X, world.triplets, world.answers, ones, folds, [0.1], seed, object_of=OBJECTS)
-    assert len(fits.seen) == len(fits.judged) == 2 * folds
-    for rows, triplets in zip(fits.seen, fits.judged, strict=True):
+    fits = Fits(world.X, monkeypatch)
+    cross_validate(answered(world, OBJECTS), folds=folds, penalties=[0.1], seed=seed)
+    assert 2 * len(fits.seen) == len(fits.judged) == 2 * folds
+    for rows, triplets in zip(np.repeat(np.array(fits.seen), 2), fits.judged, strict=True):
         objects = {int(OBJECTS[row]) for row in rows}
         assert rows == {row for row in range(48) if OBJECTS[row] in objects}  # whole objects, all their pictures
         assert all(any(OBJECTS[row] not in objects for row in triplet) for triplet in triplets)
         inside = [t for t in world.triplets if all(OBJECTS[row] in objects for row in t)]
         assert len(inside) + len(triplets) == len(world.triplets)
-    held = [set(range(48)) - rows for rows in fits.seen[::2]]
+    held = [set(range(48)) - rows for rows in fits.seen]
     assert sorted(row for rows in held for row in rows) == list(range(48))  # each is held out once
     assert {len(rows) for rows in held} == {48 // folds}
 
 
 def test_objects_of_one_picture_are_split_as_before(world: World) -> None:
-    ones = np.ones(len(world.triplets))
-    plain, each, together = (
-        cross_validate(world.X, world.triplets, world.answers, ones, 2, [0.1], 0, object_of=object_of)
-        for object_of in (None, np.arange(48), OBJECTS)
+    each, together = (
+        cross_validate(answered(world, object_of), folds=2, penalties=[0.1]) for object_of in (np.arange(48), OBJECTS)
     )
-    assert plain == each
-    assert plain != together
+    fold_of = np.random.default_rng(0).permutation(48) % 2
+    assert each[0]["n"] == sum(int((fold_of == fold)[world.triplets].any(1).sum()) for fold in range(2))
+    assert each != together
 
 
 def table(path: Path, **changes: Any) -> Path:
@@ -349,7 +374,7 @@ def test_a_mapping_and_a_table_are_the_same_groups(
     store = store_of(world.X)
     one = teach(store, world.judgements(), groups=SHOWS, out=tmp_path / "one", **FAST)
     halves = [rows for rows in fits.seen if len(rows) < 48]
-    assert len(halves) == 2 * 3
+    assert len(halves) == 2
     assert all(Counter(row // 4 for row in rows) == dict.fromkeys({row // 4 for row in rows}, 4) for rows in halves)
     two = teach(store, world.judgements(), groups=table(tmp_path / "items.parquet"), out=tmp_path / "two", **FAST)
     again = teach(store, world.judgements(), groups=str(tmp_path / "items.parquet"), out=tmp_path / "one", **FAST)
@@ -427,7 +452,13 @@ def test_the_command_takes_groups(store_of: StoreOf, world: World, tmp_path: Pat
     store = store_of(world.X)
     world.judgements().to_parquet(tmp_path / "answers.parquet")
     command = [sys.executable, "-m", "likemind", "teach", str(store.path), "answers.parquet", "--folds=2", "--json"]
-    command += ["--penalty=0.1", "--penalty=0.03", "--out=t", f"--groups={table(tmp_path / 'items.parquet').name}"]
+    command += [
+        "--penalty=0.1",
+        "--penalty=0.03",
+        "--mix=1",
+        "--out=t",
+        f"--groups={table(tmp_path / 'items.parquet').name}",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     here = teach(store, tmp_path / "answers.parquet", groups=SHOWS, out=tmp_path / "here", **FAST)

@@ -91,13 +91,21 @@ class FeatureStore:
         Raises:
             LikemindError: An image has no row; up to five are named.
         """
+        return np.asarray(self.features[self.positions(ids)], dtype=np.float32)
+
+    def positions(self, ids: Sequence[str]) -> list[int]:
+        """Return the rows of these images.
+
+        Raises:
+            LikemindError: An image has no row; up to five are named.
+        """
         missing = [name for name in ids if name not in self.position]
         if missing:
             named = few(missing)
             raise LikemindError(
                 f"{self.path} has no features of {len(missing)} images ({named}): embed them, or leave them out"
             )
-        return np.asarray(self.features[[self.position[name] for name in ids]], dtype=np.float32)
+        return [self.position[name] for name in ids]
 
 
 def joined(stores: Sequence[FeatureStore]) -> FeatureStore:
@@ -111,8 +119,7 @@ def joined(stores: Sequence[FeatureStore]) -> FeatureStore:
     first = stores[0]
     if len(stores) == 1:
         return first
-    for store in stores[1:]:
-        store.rows(first.ids[:0] if store.ids == first.ids else first.ids)
+    places = [None if store.ids == first.ids else np.array(store.positions(first.ids)) for store in stores]
     parts = [store.fingerprint for store in stores]
     name = " + ".join(str(store.run["figures"]["backbone_name"]) for store in stores)
     run = {
@@ -120,7 +127,6 @@ def joined(stores: Sequence[FeatureStore]) -> FeatureStore:
         "config": {"backbone": key_of(joined=parts), "parts": parts},
         "figures": {"backbone_name": name},
     }
-    places = [None if store.ids == first.ids else np.array([store.position[i] for i in first.ids]) for store in stores]
     path = Path(" + ".join(str(store.path) for store in stores))
     return FeatureStore(path, first.ids, JoinedRows([store.features for store in stores], places), run)  # type: ignore[arg-type]
 
@@ -133,9 +139,10 @@ class JoinedRows:
     """
 
     def __init__(self, parts: list[np.ndarray], places: list[np.ndarray | None]) -> None:
-        self.blocks = [part.shape[1] for part in parts]
+        self.blocks = [width for part in parts for width in getattr(part, "blocks", [part.shape[1]])]
         self.shape = (len(parts[0] if places[0] is None else places[0]), sum(self.blocks))
         self.dtype = np.result_type(*parts)
+        self.base = None  # no pages of its own to let go
         self._parts, self._places = parts, places
 
     def __len__(self) -> int:

@@ -25,7 +25,7 @@ from likemind.teacher.teacher import Teacher
 from likemind.triplets import Triplets, read_table, write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Literal
 
 _LEARNABLE = 0.98
@@ -36,7 +36,7 @@ _ROWS = 1 << 18
 
 
 def label(
-    features: PathLike | FeatureStore,
+    features: PathLike | FeatureStore | Sequence[PathLike | FeatureStore],
     teacher: PathLike | Teacher,
     *,
     out: PathLike,
@@ -57,7 +57,7 @@ def label(
     as float32 up to 1 GiB and as float16 beyond.
 
     Args:
-        features: A store of the teacher's backbone's features.
+        features: A store of the teacher's backbone's features; or several, joined as the teacher's were.
         teacher: The teacher.
         out: The labels' directory: ``triplets.parquet``, ``items.parquet`` and ``clusters.parquet``.
         n: Triplets, all different.

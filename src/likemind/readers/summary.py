@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from likemind.errors import LikemindError
+from likemind.errors import LikemindError, few
 from likemind.readers.embeddings import HumanEmbedding
 from likemind.readers.judgements import Reading, Request, read
 from likemind.triplets import LEVELS, Triplets
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _FEW = 10
 """Fewer answers all at one position say nothing of a person."""
+
+_MANY = 0.4
+"""Share of all answers at one position beyond which, and beyond chance, positions are no accident."""
 
 _PLAUSIBLE = (0.15, 120.0)
 """Seconds within which people answer."""
@@ -51,6 +54,7 @@ class Summary:
         response_time: ``low``, ``median``, ``high`` in seconds, and how many are ``missing`` and ``implausible`` (not
             between 0.15 and 120 s).
         same_position: People with ten or more answers who always picked the same position.
+        same_position_people: Their names as the file holds them (hashed, where it was read from text), five at most.
         notes: What else there is to say.
     """
 
@@ -71,6 +75,7 @@ class Summary:
     levels: dict[str, int] | None = None
     response_time: dict[str, float] | None = None
     same_position: int | None = None
+    same_position_people: list[str] | None = None
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,7 +108,8 @@ class Summary:
             range_ = f"{t['low']:.2f} to {t['high']:.2f} s, median {t['median']:.2f} s"
             told.append(f"response time: {range_}; {t['implausible']} implausible, {t['missing']} missing")
         if self.same_position is not None:
-            told.append(f"people who always press the same position: {self.same_position}")
+            who = f" ({few(self.same_position_people)})" if self.same_position_people else ""
+            told.append(f"people who always press the same position: {self.same_position}{who}")
         return told + self.notes
 
     def _ceiling(self) -> str:
@@ -183,6 +189,7 @@ def summarise(found: Reading, out: str = "") -> Summary:
     facts: dict[str, Any] = {"trials": len(held), "notes": found.notes}
     if held.choice is not None:
         facts |= _answers(held, held.choice)
+        facts["notes"] = found.notes + _one_position(held.choice)
     else:
         facts["triplets"] = _count(_keys(held)[0])
         if held.probabilities is not None and len(held):
@@ -208,7 +215,7 @@ def _answers(held: Triplets, choice: np.ndarray) -> dict[str, Any]:
         return facts
     person = pa.array(held.participant, pa.string()).dictionary_encode().indices.to_numpy().astype(np.int64)
     facts["people"] = int(person.max(initial=-1)) + 1
-    return facts | _repeats(person, triplet, answer, triplets) | _same_position(person, choice)
+    return facts | _repeats(person, triplet, answer, triplets) | _same_position(person, choice, held.participant)
 
 
 def _keys(held: Triplets) -> tuple[np.ndarray, np.ndarray]:
@@ -258,11 +265,26 @@ def _repeats(person: np.ndarray, triplet: np.ndarray, answer: np.ndarray, triple
     return {"repeats": int((answers - 1).sum()), "self_consistency": alike}
 
 
-def _same_position(person: np.ndarray, choice: np.ndarray) -> dict[str, Any]:
+def _one_position(choice: np.ndarray) -> list[str]:
+    """Say so if a position got more answers than an order at random can explain; all of them is a file's convention."""
+    counts = np.bincount(choice, minlength=3)
+    most, n = int(counts.argmax()), len(choice)
+    if counts[most] == n or counts[most] <= max(_MANY * n, n / 3 + 5 * (2 * n / 9) ** 0.5):
+        return []
+    warning = (
+        f"warning: {counts[most] / n:.1%} of all answers are at position {most} (counting from 0; chance 33.3%): "
+        "people pressed without looking, or the order was not drawn at random"
+    )
+    return [warning]
+
+
+def _same_position(person: np.ndarray, choice: np.ndarray, names: np.ndarray) -> dict[str, Any]:
     counts = np.bincount(person * 3 + choice, minlength=3 * (int(person.max(initial=-1)) + 1))
     by_person = counts.reshape(-1, 3)
     answers = by_person.sum(axis=1)
-    return {"same_position": int(((by_person.max(axis=1) == answers) & (answers >= _FEW)).sum())}
+    who = np.flatnonzero((by_person.max(axis=1) == answers) & (answers >= _FEW))
+    first = [str(names[(person == one).argmax()]) for one in who[:5]]
+    return {"same_position": len(who), "same_position_people": first}
 
 
 def _times(times: np.ndarray) -> dict[str, float]:

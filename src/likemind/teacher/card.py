@@ -25,7 +25,7 @@ One affine map on the features of `{facts["backbone_name"]}`, fitted to {facts["
 {facts["triplets"]:,} triplets of {facts["items"]:,} items, after AligNet (Muttenthaler et al., Nature 2025).
 People's distribution for a triplet: {facts["people"]}. Chosen: {_said(teacher)}.
 
-Cross-validation over objects; each triplet judged has at least one object that the fit had not seen. Agreement is the
+Cross-validation over objects; each triplet judged has at least two objects that the fit had not seen. Agreement is the
 mean share of answers that the teacher's choice got; chance 0.333, ceiling {facts["ceiling"]:.3f}{_repeats(facts)}.
 A map must beat the identity by two standard errors (triplets with an object in common go together){_few(teacher)};
 of those within one standard error of the best, the one that departs least from the identity is chosen.
@@ -50,7 +50,7 @@ def _said(teacher: Teacher) -> str:
 
 
 def _repeats(facts: dict[str, Any]) -> str:
-    return "" if facts["answers"] > facts["triplets"] else " (nobody was asked twice: 1 by construction)"
+    return "" if facts["ceiling"] < 1 else " (nobody was asked twice: 1 by construction)"
 
 
 def _few(teacher: Teacher) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from likemind.progress import log
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_ARRAYS = ("weights", "bias", "mean", "std")
 
 _DINO_B16 = "2a94cd0d0133ee370f63524cf7d57b7cd645c481"
 """The git blob that is published for DINO-B/16 and, by mistake, for DINOv2-B/14 too."""
@@ -39,11 +42,13 @@ def read(path: Path) -> Transform:
     """
     try:
         data = path.read_bytes()
+        if not data.startswith(b"PK"):
+            raise zipfile.BadZipFile("not a zip file")
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
+            found = {name: np.asarray(archive[name]) for name in _ARRAYS if name in archive.files}
     except FileNotFoundError:
         raise LikemindError(f"{path} does not exist: check the path to the transform") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise LikemindError(
             f"{path} is not a readable .npz of plain arrays ({first_line(error)}): get it again"
         ) from None

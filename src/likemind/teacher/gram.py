@@ -19,7 +19,12 @@ from likemind.pairs import PAIRS
 DENSE = 8192
 """Objects up to which the m×m matrix is made (256 MB in float32); beyond, only the pairs that are asked about."""
 
-_BLOCK = 65_536
+_BLOCK = 2**22
+"""Cells of gathered rows at a time."""
+
+_GATHERED = 64
+"""How many cells of the matrix are made in the time in which one triplet's rows are gathered."""
+
 _LEAST = {torch.float32: 1e-30, torch.float64: 1e-290}
 """A ΣE below this has lost its digits: that triplet is done again with its own shift."""
 
@@ -59,12 +64,13 @@ class GramObjective:
     ) -> None:
         share = np.full(len(indices), 1 / len(indices)) if weights is None else weights / np.sum(weights, dtype=float)
         order = np.argsort(_names(indices, objects), kind="stable")  # neighbours in memory are read one after the other
-        cells, self._ends, size = _cells(
-            np.asarray(indices)[order], objects, objects <= DENSE if dense is None else dense
-        )
+        cells, ends, size = _cells(indices, order, objects, objects <= DENSE if dense is None else dense)
         share = share[order]
-        mass = np.bincount(cells.reshape(-1), (targets[order] * share[:, None]).reshape(-1), minlength=size)
+        mass = np.zeros(size)
+        for pair in range(3):
+            mass += np.bincount(cells[:, pair], targets[order, pair] * share, minlength=size)
         self._objects, self._dtype = objects, dtype
+        self._ends = None if ends is None else (ends[0].to(device), ends[1].to(device))
         self._mass = torch.from_numpy(mass).to(device)
         self._cells = torch.from_numpy(cells).to(device)
         self._share = torch.from_numpy(share).to(device, dtype)
@@ -126,7 +132,7 @@ def dot_pairs(Z: Tensor, indices: np.ndarray) -> Tensor:
         Z: (m, d). indices: (n, 3). Returns (n, 3), in the order 01, 02, 12.
     """
     triplets = torch.as_tensor(indices).long()
-    if len(Z) <= DENSE and len(triplets) * 6 > len(Z) ** 2:
+    if len(Z) <= DENSE and len(triplets) * _GATHERED > len(Z) ** 2:
         gram = Z @ Z.T
         return torch.stack([gram[triplets[:, a], triplets[:, b]] for a, b in PAIRS], dim=1)
     ends = [(triplets[:, a], triplets[:, b]) for a, b in PAIRS]
@@ -134,32 +140,38 @@ def dot_pairs(Z: Tensor, indices: np.ndarray) -> Tensor:
 
 
 def _names(indices: np.ndarray, objects: int) -> np.ndarray:
-    low, middle, high = np.sort(indices, axis=1).T.astype(np.int64)
-    names: np.ndarray = (low * objects + middle) * objects + high
+    low, middle, high = np.sort(indices, axis=1).T
+    names: np.ndarray = (low.astype(np.int64) * objects + middle) * objects + high
     return names
 
 
-def _cells(indices: np.ndarray, objects: int, dense: bool) -> tuple[np.ndarray, tuple[Tensor, Tensor] | None, int]:
+def _cells(
+    indices: np.ndarray, order: np.ndarray, objects: int, dense: bool
+) -> tuple[np.ndarray, tuple[Tensor, Tensor] | None, int]:
     """Return where each triplet's pairs stand among the similarities, (n, 3) int32; the pairs' ends; how many."""
-    ends = np.stack([np.sort(indices[:, pair], axis=1) for pair in PAIRS], axis=1).astype(np.int64)
-    cells = ends[..., 0] * objects + ends[..., 1]
+    cells = np.empty((len(order), 3), dtype=np.int32 if dense else np.int64)
+    for number, (a, b) in enumerate(PAIRS):
+        first, second = indices[order, a].astype(np.int64), indices[order, b]
+        cells[:, number] = np.minimum(first, second) * objects + np.maximum(first, second)
     if dense:
-        return cells.astype(np.int32), None, objects * objects
+        return cells, None, objects * objects
     pairs, cells = np.unique(cells, return_inverse=True)
     first, second = torch.from_numpy(pairs // objects), torch.from_numpy(pairs % objects)
     return cells.reshape(-1, 3).astype(np.int32), (first, second), len(pairs)
 
 
 def _products(Z: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    blocks = [slice(start, start + _BLOCK) for start in range(0, len(first), _BLOCK)]
+    size = max(1, _BLOCK // Z.shape[1])
+    blocks = [slice(start, start + size) for start in range(0, len(first), size)]
     return torch.cat([(Z[first[block]] * Z[second[block]]).sum(1) for block in blocks])
 
 
 def _pulled(by_pair: Tensor, Z: Tensor, first: Tensor, second: Tensor) -> Tensor:
     gradient = torch.zeros_like(Z)
-    for start in range(0, len(first), _BLOCK):
-        a, b = first[start : start + _BLOCK], second[start : start + _BLOCK]
-        pull = by_pair[start : start + _BLOCK, None]
+    size = max(1, _BLOCK // Z.shape[1])
+    for start in range(0, len(first), size):
+        a, b = first[start : start + size], second[start : start + size]
+        pull = by_pair[start : start + size, None]
         gradient.index_add_(0, a, pull * Z[b])
         gradient.index_add_(0, b, pull * Z[a])
     return gradient

@@ -9,27 +9,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from likemind.artifacts import Artifact, PathLike, key_of_path, write_atomic
 from likemind.backbones.timm import load_backbone
-from likemind.errors import LikemindError
+from likemind.errors import LikemindError, few
 from likemind.features.embed import embed
 from likemind.features.store import FeatureStore
 from likemind.hashes import key_of
 from likemind.progress import log
+from likemind.readers.categories import read_categories
 from likemind.readers.embeddings import HumanEmbedding
 from likemind.readers.judgements import Judgements, read_judgements, read_triplets
 from likemind.readers.ratings import RatingMatrix
 from likemind.teacher.card import card
 from likemind.teacher.crossvalidate import SHOTS, Answered, Targets, as_counted, cross_validate
 from likemind.teacher.teacher import IDENTITY, Teacher
-from likemind.triplets import Triplets, read_table
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from likemind.triplets import Triplets
 
 PENALTIES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
 MIXES = (1.0, 0.5)
@@ -40,6 +38,9 @@ PEOPLE = {
 
 PRESETS = {"alignet": "timm/vit_so400m_patch14_siglip_384.webli"}
 """The paper's teacher: SigLIP-So400m at 384 px, pooled output (1,152 numbers)."""
+
+_OTHERS = 2048
+"""Other images at most: their local term looks at all pairs in every step."""
 
 _DRAWN = 1_000_000
 """Triplets that an embedding of people is asked about."""
@@ -55,7 +56,7 @@ def teach(
     folds: int = 3,
     penalties: Sequence[float] | None = None,
     mixes: Sequence[float] = MIXES,
-    people: Literal["counts", "posterior"] = "counts",
+    people: Literal["counts", "posterior"] | None = None,
     groups: PathLike | Mapping[str, str] | None = None,
     max_loss: float = 1.0,
     others: Stores | None = None,
@@ -68,8 +69,8 @@ def teach(
     """Fit a surrogate teacher to people's odd-one-out answers.
 
     The map is chosen by cross-validation over *objects* (``likemind.teacher.crossvalidate``): a fold's map is fitted on
-    triplets whose three objects are all in training, and judged on triplets with at least one held-out object, after
-    one temperature was fitted to these. The final map keeps that temperature, so that its probabilities suit unseen
+    triplets whose three objects are all in training, and judged on triplets with two or three held-out objects, of
+    which no pair was seen, after one temperature was fitted to these. The final map keeps that temperature, so that its probabilities suit unseen
     objects. The untransformed features are a candidate too; a map must beat them by two standard errors, else the
     teacher is the identity, and says so.
 
@@ -83,15 +84,16 @@ def teach(
         mixes: Candidates for the map's share in the similarities, in (0, 1].
         people: ``counts``: people's distribution is the share of answers. ``posterior``: it is what a variational
             embedding of the answers predicts (VICE), fitted to each fold's own answers; AligNet's way, for sparse
-            answers to millions of triplets.
+            answers to millions of triplets. ``counts`` if None, with a preset ``posterior``.
         groups: Item → what it shows, or a table with the columns ``id`` and ``category`` (an evaluation folder's
             ``items.parquet``). Where objects have several photographs, a fold keeps all of an object's together; where
             there are six or more of objects that a fold has not seen, few-shot accuracy is measured on these.
         max_loss: Points of 5-shot accuracy on unseen classes that a map must lose less than.
-        others: Features of other images, whose neighbourhoods are to stay as they are (gLocal's local term).
+        others: Features of other images, whose neighbourhoods are to stay as they are (gLocal's local term); of more
+            than 2,048 so many are drawn. By the backbone of ``features``; joined in the same order.
         local_weight: Share of that wish in the objective, in [0, 1).
         preset: ``alignet``: the paper's teacher. ``features`` are the THINGS photographs then, which are embedded by
-            SigLIP-So400m at 384 px into ``OUT-features``, and ``people`` is ``posterior``.
+            SigLIP-So400m at 384 px into ``OUT-features``.
         weights: For the preset: a file of weights, instead of timm's own.
         seed: Of the split.
         overwrite: Replace another run at ``out``.
@@ -105,14 +107,21 @@ def teach(
     Example:
         >>> teach("runs/features", "answers.parquet", out="runs/teacher")  # doctest: +SKIP
     """
-    if preset is not None:
-        features, people = _preset(preset, features, weights, out, overwrite=overwrite), "posterior"
-    store, answers = FeatureStore.load(features), read_judgements(judgements)
+    people = people or ("counts" if preset is None else "posterior")
     settings = _Settings(folds, penalties, mixes, people, max_loss, local_weight if others is not None else 0.0, seed)
+    answers = read_judgements(judgements)
+    if isinstance(answers, RatingMatrix):
+        read_triplets(judgements)  # which refuses
+    store = _embedded(preset, features, weights, out, overwrite=overwrite)
     elsewhere = None if others is None else FeatureStore.load(others)
-    shows = _groups(groups) if groups is not None else {}
+    shows = read_categories(groups, "--groups") if groups is not None else {}
     inputs = {"features": store.key, "judgements": _key(judgements), "groups": key_of(groups=shows)}
     if elsewhere is not None:
+        if elsewhere.fingerprint != store.fingerprint:
+            raise LikemindError(
+                f"the other images' features {elsewhere.path} come from another backbone, layer or preprocessing than "
+                f"{store.path}: embed the other images by the same, and join them in the same order"
+            )
         inputs["others"] = elsewhere.key
     with Artifact(
         out, verb="teach", config=settings.config(), inputs=inputs, overwrite=overwrite, recipe_version=2
@@ -145,6 +154,8 @@ class _Settings:
             raise LikemindError(f"folds must be at least 2, got {self.folds}: mend --folds")
         if self.people not in PEOPLE:
             raise LikemindError(f"people {self.people!r} is not one of {', '.join(PEOPLE)}: mend --people")
+        if not self.max_loss >= 0:
+            raise LikemindError(f"max_loss must be at least 0 points, got {self.max_loss}: mend --max-loss")
         if not 0 <= self.local_weight < 1:
             raise LikemindError(f"local_weight must be at least 0 and below 1, got {self.local_weight}: mend it")
         object.__setattr__(self, "penalties", sorted({float(p) for p in candidates}, reverse=True))
@@ -186,29 +197,13 @@ def _key(judgements: PathLike | Judgements) -> str:
         columns = {name: _digest(value) for name, value in judgements.columns().items()}
         items, indices = list(judgements.items), _digest(judgements.indices)
         return key_of(items=items, indices=indices, source=judgements.source, columns=columns)
-    if isinstance(judgements, RatingMatrix):
-        return _key(read_triplets(judgements))  # which refuses
+    assert not isinstance(judgements, RatingMatrix)
     return key_of_path(Path(judgements))
 
 
 def _digest(values: np.ndarray) -> str:
     plain = repr(values.tolist()).encode() if values.dtype == object else np.ascontiguousarray(values).tobytes()
     return hashlib.sha256(f"{values.dtype.str} {values.shape}".encode() + plain).hexdigest()
-
-
-def _groups(groups: PathLike | Mapping[str, str]) -> dict[str, str]:
-    if isinstance(groups, Mapping):
-        return _known(groups.items())
-    table = read_table(Path(groups))
-    missing = [name for name in ("id", "category") if name not in table.column_names]
-    if missing:
-        raise LikemindError(f"{groups} has no column {', '.join(missing)}: name another --groups")
-    return _known(zip(table.column("id").to_pylist(), table.column("category").to_pylist(), strict=True))
-
-
-def _known(pairs: Iterable[tuple[Any, Any]]) -> dict[str, str]:
-    """Leave out items of which nobody says what they show: each stands for itself."""
-    return {str(name): str(shows) for name, shows in pairs if shows not in (None, "")}
 
 
 def _fit(
@@ -218,7 +213,7 @@ def _fit(
     groups: dict[str, str],
     elsewhere: FeatureStore | None,
 ) -> Teacher:
-    data, objects = _answered(store, judgements, groups, elsewhere)
+    data, objects = _answered(store, judgements, groups, _others(elsewhere, settings.seed))
     if objects < 3 * settings.folds:
         raise LikemindError(
             f"{objects} judged objects are too few for {settings.folds} folds: give more items, or fewer --folds"
@@ -255,8 +250,8 @@ def _facts(
     best: dict[str, Any],
     settings: _Settings,
 ) -> dict[str, Any]:
-    few: dict[str, Any] = {name: best[name] for name in ("fewshot", "fewshot_loss") if name in best}
-    return few | {
+    shots: dict[str, Any] = {name: best[name] for name in ("fewshot", "fewshot_loss") if name in best}
+    return shots | {
         "items": len(data.X),
         "triplets": len(data.triplets),
         "answers": len(judgements),
@@ -270,8 +265,24 @@ def _facts(
     }
 
 
+def _others(store: FeatureStore | None, seed: int) -> np.ndarray | None:
+    if store is None:
+        return None
+    drawn = np.random.default_rng(seed).permutation(len(store))[:_OTHERS]
+    return _finite(store, [store.ids[row] for row in np.sort(drawn)])
+
+
+def _finite(store: FeatureStore, ids: Sequence[str]) -> np.ndarray:
+    rows = store.rows(ids)
+    wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(wrong):
+        named = few([ids[int(row)] for row in wrong])
+        raise LikemindError(f"{store.path} has features of {named} that are not finite: embed the images again")
+    return rows
+
+
 def _answered(
-    store: FeatureStore, judgements: Triplets, groups: dict[str, str], elsewhere: FeatureStore | None
+    store: FeatureStore, judgements: Triplets, groups: dict[str, str], others: np.ndarray | None
 ) -> tuple[Answered, int]:
     """Join answers to features, by id; return them, and how many objects were judged."""
     judgements.positions_in(store.ids, f"the features ({store.path})")
@@ -284,10 +295,10 @@ def _answered(
     shown = [name for name in store.ids if name in groups]
     shows = np.array([number.setdefault(groups[name], len(number)) for name in shown], dtype=np.int64)
     enough = np.flatnonzero(np.bincount(shows, minlength=1)[shows] > SHOTS)
-    pictures = store.rows([shown[row] for row in enough])
+    pictures = _finite(store, [shown[row] for row in enough])
     levels = None if own.level is None else own.level[np.unique(own.names(), return_index=True)[1]]
     return Answered(
-        store.rows(items),
+        _finite(store, items),
         triplets,
         targets,
         answers,
@@ -295,18 +306,20 @@ def _answered(
         pictures,
         shows[enough],
         blocks=store.blocks,
-        others=None if elsewhere is None else elsewhere.rows(elsewhere.ids),
+        others=others,
         levels=levels,
     ), objects
 
 
-def _preset(preset: str, images: Stores, weights: str | None, out: PathLike, *, overwrite: bool) -> FeatureStore:
-    """Embed photographs by the paper's backbone, unless they are features already."""
-    if preset not in PRESETS:
+def _embedded(
+    preset: str | None, images: Stores, weights: str | None, out: PathLike, *, overwrite: bool
+) -> FeatureStore:
+    """Embed photographs by the preset's backbone, unless they are features already."""
+    if preset not in (None, *PRESETS):
         raise LikemindError(f"preset {preset!r} is not known: choose {', '.join(PRESETS)}, or leave it out")
-    if isinstance(images, FeatureStore) or not isinstance(images, str | os.PathLike):
-        return FeatureStore.load(images)
-    if (Path(images) / "features.npy").exists():
+    if preset is None and weights is not None:
+        raise LikemindError("weights belong to a preset's backbone: name the preset too, or leave them out")
+    if preset is None or not isinstance(images, str | os.PathLike) or (Path(images) / "features.npy").exists():
         return FeatureStore.load(images)
     backbone = load_backbone(PRESETS[preset], weights=weights)
     return embed(images, backbone, out=f"{os.fspath(out)}-features", overwrite=overwrite)

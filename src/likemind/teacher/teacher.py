@@ -126,6 +126,30 @@ class Teacher(BaseEstimator):  # type: ignore[misc]
         self.cv_results_, self.facts_ = [], {}
         return self
 
+    @classmethod
+    def of(
+        cls,
+        weights: np.ndarray,
+        bias: np.ndarray,
+        mean: np.ndarray | float,
+        scale: np.ndarray | float,
+        *,
+        penalty: float = 0.0,
+        backbone: str = "",
+    ) -> Teacher:
+        """Return a teacher whose map is known: z = ((x − mean) / scale) weights + bias.
+
+        Shapes:
+            weights: (d, d). bias: (d,). mean, scale: (d,), or one number for all.
+        """
+        teacher = cls(penalty)
+        teacher.weights_, teacher.bias_ = weights.astype(np.float32), bias.astype(np.float32)
+        teacher.mean_ = np.full(len(bias), mean, dtype=np.float64)
+        teacher.scale_ = np.full(len(bias), scale, dtype=np.float64)
+        teacher.identity_scale_, teacher.loss_, teacher.backbone_ = teacher.scale_.copy(), None, backbone
+        teacher.cv_results_, teacher.facts_ = [], {}
+        return teacher
+
     @property
     def is_identity(self) -> bool:
         """Whether the features are left as they are, but for centre and scale."""
@@ -166,13 +190,8 @@ class Teacher(BaseEstimator):  # type: ignore[misc]
 
     def untransformed(self) -> Teacher:
         """Return the control: the same centre, the features' own scale, and no map (UnAligNet)."""
-        control = Teacher(IDENTITY)
-        control.mean_, control.backbone_, control.loss_ = self.mean_, self.backbone_, None
-        control.scale_ = control.identity_scale_ = self.identity_scale_
-        control.weights_ = np.eye(len(self.mean_), dtype=np.float32)
-        control.bias_ = np.zeros_like(self.bias_)
-        control.cv_results_, control.facts_ = [], {}
-        return control
+        eye, zero = np.eye(len(self.mean_), dtype=np.float32), np.zeros_like(self.bias_)
+        return Teacher.of(eye, zero, self.mean_, self.identity_scale_, penalty=IDENTITY, backbone=self.backbone_)
 
     def check_backbone(self, fingerprint: str, what: str) -> None:
         """Refuse features of another backbone than the teacher's."""
@@ -210,12 +229,8 @@ class Teacher(BaseEstimator):  # type: ignore[misc]
             LikemindError: It is not such a file.
         """
         found = glocal.read(Path(path))
-        teacher = cls(0.0)
-        teacher.weights_, teacher.bias_ = found.weights, found.bias
-        teacher.mean_ = np.full(len(found.bias), found.mean)
-        teacher.scale_ = np.full(len(found.bias), found.std)
-        teacher.identity_scale_, teacher.loss_ = teacher.scale_.copy(), None
-        teacher.cv_results_, teacher.facts_ = [], {"backbone_name": "", "source": "human", "from": "gLocal"}
+        teacher = cls.of(found.weights, found.bias, found.mean, found.std)
+        teacher.facts_ = {"backbone_name": "", "source": "human", "from": "gLocal"}
         return teacher
 
     @classmethod
