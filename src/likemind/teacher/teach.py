@@ -70,9 +70,9 @@ def teach(
 
     The map is chosen by cross-validation over *objects* (``likemind.teacher.crossvalidate``): a fold's map is fitted on
     triplets whose three objects are all in training, and judged on triplets with two or three held-out objects, of
-    which no pair was seen, after one temperature was fitted to these. The final map keeps that temperature, so that its probabilities suit unseen
-    objects. The untransformed features are a candidate too; a map must beat them by two standard errors, else the
-    teacher is the identity, and says so.
+    which no pair was seen, after one temperature was fitted to these. The final map keeps that temperature, so that its
+    probabilities suit unseen objects. The untransformed features are a candidate too; a map must beat them by two
+    standard errors, else the teacher is the identity, and says so.
 
     Args:
         features: A store with a row for every judged item; or several, whose rows are joined.
