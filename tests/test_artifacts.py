@@ -204,16 +204,51 @@ def test_two_processes_do_not_write_at_once_and_a_killed_one_lets_go(tmp_path: P
     try:
         assert other.stdout is not None
         assert other.stdout.readline() == "working\n"
-        with pytest.raises(LikemindError, match="another process is writing"):
+        with pytest.raises(
+            LikemindError, match=rf"another process is writing .*/out \(process {other.pid}\): wait for it"
+        ):
             count(out)
-        with pytest.raises(LikemindError, match="another process is writing"):
+        plan = (tmp_path / "out.partial/plan.json").rename(tmp_path / "plan.json")  # as before its first note
+        with pytest.raises(LikemindError, match=r"another process is writing .*/out: wait for it"):
             count(out, overwrite=True)
+        plan.rename(tmp_path / "out.partial/plan.json")
     finally:
         other.send_signal(signal.SIGKILL)
         other.wait()
     with Artifact(out, verb="count", config={"n": 3}, inputs={"a": "1"}) as work:
         assert (work.path / "first.txt").read_text() == "kept"
     assert (out / "first.txt").read_text() == "kept"
+
+
+def test_notes_are_for_the_run_that_continues_and_for_no_other(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def noted(n: int, **notes: Any) -> None:
+        with (  # noqa: PT012
+            pytest.raises(KeyboardInterrupt),
+            Artifact(out, verb="v", config={"n": n}, inputs={}, overwrite=True) as work,
+        ):
+            assert work.notes == {}
+            (work.path / "first.txt").write_text("kept")
+            work.note(**notes)
+            raise KeyboardInterrupt
+
+    noted(1, half=True, rows=[1, 2])
+    with Artifact(out, verb="v", config={"n": 1}, inputs={}) as work:
+        assert work.notes == {"half": True, "rows": [1, 2]}
+    assert names(out) == {"first.txt", "run.json"}
+    noted(2, half=True)
+    noted(3)
+    with Artifact(out, verb="v", config={"n": 3}, inputs={}, overwrite=True) as work:
+        assert work.notes == {}
+
+
+@pytest.mark.parametrize(("code", "said"), [(errno.EDQUOT, "Disk quota exceeded"), (errno.EFBIG, "File too large")])
+def test_other_limits_are_said_like_a_full_disk(tmp_path: Path, code: int, said: str) -> None:
+    work = Artifact(tmp_path / "out", verb="count", config={"n": 3}, inputs={"a": "1"})
+    with pytest.raises(LikemindError, match=rf"no room \({said}\) while writing .*out\.partial: free some space"), work:
+        raise OSError(code, os.strerror(code))
+    count(tmp_path / "out")
 
 
 class Crash(BaseException):

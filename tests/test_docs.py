@@ -367,7 +367,7 @@ def test_align_writes_a_card_with_all_that_is_known(made: Path) -> None:
     assert "base_model" not in card.split("---")[1]  # random weights from a folder are nobody's
     assert "come from simulated observers and not from people" in card.split("## ")[0]
     for told in (
-        "| teacher | one affine map on the features of `backbone`, penalty 0.1 |",
+        "| teacher | one affine map on the features of `backbone`, the identity |",
         "source `simulated`",
         "**shipped**",
     ):

@@ -190,7 +190,7 @@ def test_a_name_that_is_not_utf8(backbone: Path, warm: Command, tmp_path: Path) 
         (["embed", "in", "BACKBONE", "--out", "n" * 250], "is too long for a path: choose a shorter one"),
         (["embed", "in", "line\nbreak", "--out", "out"], "line\\nbreak"),
         (["report", "n" * 300, "--out", "out"], "is too long for a path"),
-        (["teach", "n" * 300, "x.csv", "--out", "out"], "is too long for a path"),
+        (["label", "n" * 300, "x", "--out", "out", "-n", "5"], "is too long for a path"),
     ],
 )
 def test_arguments_that_are_too_much(

@@ -75,10 +75,11 @@ def embed(
     backbone: Backbone,
     out: Out,
     weights: Weights = None,
-    layer: Annotated[
+    layers: Annotated[
         list[str] | None,
         typer.Option(
-            help="pooled, or NAME:cls, NAME:mean or NAME of a module; repeat for more: a folder in --out each."
+            "--layer",
+            help="pooled, or NAME:cls, NAME:mean or NAME of a module; repeat for more: a folder in --out each.",
         ),
     ] = None,
     preprocessing: Annotated[
@@ -103,7 +104,7 @@ def embed(
         images,
         backbone,
         out=out,
-        layers=layer,
+        layers=layers,
         weights=weights,
         preprocessing=preprocessing,
         precision=precision,
@@ -117,7 +118,7 @@ def embed(
     told = [{"out": str(store.path), **store.run["figures"]} for store in stores]
     left = [f", {len(one['left_out'])} left out as unreadable" if one["left_out"] else "" for one in told]
     lines = [f"{one['out']}: {one['images']} images × {one['dim']}{bad}" for one, bad in zip(told, left, strict=True)]
-    _say(as_json, told[0] if layer is None else {"out": str(out), "layers": told}, "\n".join(lines))
+    _say(as_json, told[0] if layers is None else {"out": str(out), "layers": told}, "\n".join(lines))
 
 
 @app.command()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from likemind.errors import LikemindError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future
 
     from likemind.images.collection import ImageCollection
     from likemind.images.decode import Preprocessing
@@ -38,30 +41,41 @@ def prepared_batches(
 ) -> Iterator[tuple[torch.Tensor, list[str | None]]]:
     """Yield batches of ``size`` images in order: pixels, and why an image cannot be read (its pixels are zero).
 
+    Pixels are (n, 3, h, w) with the channels last in memory; the threads write them there.
+
     Raises:
         LikemindError: An image is unreadable and ``skip_bad`` is false.
     """
 
-    def prepare(position: int) -> tuple[torch.Tensor, str | None]:
+    def prepare(position: int, place: np.ndarray) -> str | None:
         try:
             image = images.read(position)
             try:
-                return recipe(image), None
+                place[:] = recipe(image).permute(1, 2, 0).numpy()
             except LikemindError as error:
                 raise LikemindError(f"{images.path}: {images.ids[position]}: {error}") from None
         except LikemindError as error:
             if not skip_bad:
                 raise
-            return torch.zeros(3, recipe.size, recipe.size), str(error)
+            place[:] = 0
+            return str(error)
+        return None
+
+    pool = ThreadPoolExecutor(max_workers=workers or default_workers())
+
+    def begin(batch: Sequence[int]) -> tuple[np.ndarray, list[Future[str | None]]]:
+        pixels = np.empty((len(batch), recipe.size, recipe.size, 3), dtype=np.float32)
+        return pixels, [pool.submit(prepare, *one) for one in zip(batch, pixels, strict=True)]
 
     batches = [positions[start : start + size] for start in range(0, len(positions), size)]
-    pool = ThreadPoolExecutor(max_workers=workers or default_workers())
     try:
-        waiting = [[pool.submit(prepare, position) for position in batch] for batch in batches[:_AHEAD]]
+        waiting = deque(begin(batch) for batch in batches[:_AHEAD])
         for number in range(len(batches)):
-            pixels, messages = zip(*(future.result() for future in waiting.pop(0)), strict=True)
+            pixels, futures = waiting.popleft()
+            wait(futures, return_when=FIRST_EXCEPTION)  # once, rather than waking up for every image
+            messages = [future.result() for future in futures]
             if number + _AHEAD < len(batches):
-                waiting.append([pool.submit(prepare, position) for position in batches[number + _AHEAD]])
-            yield torch.stack(list(pixels)), list(messages)
+                waiting.append(begin(batches[number + _AHEAD]))
+            yield torch.from_numpy(pixels).permute(0, 3, 1, 2), messages
     finally:
         pool.shutdown(cancel_futures=True)

@@ -104,7 +104,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         page = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(page, layer).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -199,9 +199,14 @@ class Preprocessing(BaseModel):
             raise LikemindError(
                 f"an image of {width}×{height} pixels is too long and narrow to be scaled: crop it, or leave it out"
             )
-        pixels = self._scaled(image, target)
-        top, left = (self._begin(pixels.shape[side] - self.size) for side in (1, 2))
-        return pixels[:, top : top + self.size, left : left + self.size]
+        left, top = (self._begin(side - self.size) for side in target)
+        if self.antialias:
+            scaled = image.resize(target, _PIL_FILTERS[self.interpolation])
+            return _to_tensor(scaled.crop((left, top, left + self.size, top + self.size)))
+        pixels = torch.nn.functional.interpolate(
+            _to_tensor(image).unsqueeze(0), size=target[::-1], mode=self.interpolation, align_corners=False
+        )
+        return pixels[0, :, top : top + self.size, left : left + self.size]
 
     def _begin(self, margin: int) -> int:
         return margin // 2 if self.half_pixel == "down" else round(margin / 2)
@@ -212,13 +217,6 @@ class Preprocessing(BaseModel):
             return scaled, scaled
         shorter = min(image.size)
         return int(scaled * image.width / shorter), int(scaled * image.height / shorter)
-
-    def _scaled(self, image: Image.Image, target: tuple[int, int]) -> Tensor:
-        if self.antialias:
-            return _to_tensor(image.resize(target, _PIL_FILTERS[self.interpolation]))
-        batch = _to_tensor(image).unsqueeze(0)
-        scale = torch.nn.functional.interpolate
-        return scale(batch, size=target[::-1], mode=self.interpolation, align_corners=False)[0]
 
 
 def _middle(image: Image.Image) -> Image.Image:
