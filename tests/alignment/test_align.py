@@ -17,12 +17,14 @@ from threadpoolctl import threadpool_limits
 from evaluation.conftest import saved_backbone, tiny_backbone
 from likemind.alignment import align as module
 from likemind.alignment.align import align, rate
+from likemind.alignment.known import groups
 from likemind.alignment.precision import faster_precision
 from likemind.alignment.trainee import Student
 from likemind.artifacts import read_json, read_run
 from likemind.choice import choose, pair_similarities
 from likemind.errors import LikemindError
 from likemind.features.embed import embed, embed_rows
+from likemind.pseudolabels.cluster import cluster
 from likemind.student.model import AlignedModel
 from likemind.teacher.teacher import Teacher
 
@@ -403,6 +405,18 @@ def test_labels_group_the_images_of_packed_batches(world: World) -> None:
     assert len(set(world.known().clusters.tolist())) == 2  # a twelfth of the images
     found, positions = known.labels
     np.testing.assert_array_equal(np.array(world.images.ids)[positions], np.array(found.items)[found.indices])
+
+
+@pytest.mark.parametrize("outliers", [1, 2, 5])
+def test_outliers_among_few_images_do_not_leave_all_others_in_one_cluster(outliers: int) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(32, 8)).astype(np.float32)
+    rows[:outliers] += 100 * np.eye(8, dtype=np.float32)[:outliers]
+    assert min(cluster(rows, 2, seed=0).sizes) <= outliers
+    for seed in range(4):
+        found = groups(rows, seed)
+        assert (np.bincount(found) > 1).sum() >= 2
+        assert found.max() < 2 + outliers + 2
 
 
 @pytest.mark.parametrize(

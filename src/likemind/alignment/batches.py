@@ -46,7 +46,10 @@ def packed_batch(clusters: np.ndarray, recipe: Recipe, seed: int, step: int) -> 
     sizes = np.bincount(clusters)
     usable = np.flatnonzero(sizes > 1)
     if len(usable) < 2:
-        raise LikemindError("packed batches need two clusters with two images each: give more images or fewer clusters")
+        raise LikemindError(
+            "packed batches need two clusters with two images each: give more images, or --triplets, labels with "
+            "fewer clusters"
+        )
     count = max(2, min(recipe.clusters, len(usable), recipe.images // 2))  # each must give two images
     chosen = rng.choice(usable, count, replace=False)
     share = max(2, -(-recipe.images // count))

@@ -99,8 +99,7 @@ class Known:
         """The cluster of each image, from the labels' file where there is one."""
         if self.triplets is not None:
             return load_clusters(self.triplets, self.images.ids)
-        count = max(2, min(500, len(self.images) // 12))
-        return cluster(self.taught, count, seed=self.seed).labels
+        return groups(self.taught, self.seed)
 
     @cached_property
     def labels(self) -> tuple[Triplets, np.ndarray]:
@@ -114,3 +113,20 @@ class Known:
         if recipe.batching == "packed":
             return packed_batch(self.clusters, recipe, seed, step)
         return independent_batch(*self.labels, recipe, seed, step)
+
+
+def groups(taught: np.ndarray, seed: int) -> np.ndarray:
+    """Return the cluster of each row: 500, or one for every twelve images where there are fewer than 6,000.
+
+    Among few images an outlier can be a cluster of its own and leave all others in one. Then there are more clusters,
+    until two of them hold two images, so that packed batches can be drawn.
+
+    Shapes:
+        taught: (n, d), the teacher's features. Returns (n,).
+    """
+    count = max(2, min(500, len(taught) // 12))
+    found = cluster(taught, count, seed=seed)
+    while (found.sizes > 1).sum() < 2 and count < len(taught) // 2:
+        count += 1
+        found = cluster(taught, count, seed=seed)
+    return found.labels
