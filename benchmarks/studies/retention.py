@@ -1,0 +1,153 @@
+"""What alignment costs: agreement with people against few-shot accuracy, for many ways to align one student.
+
+    python -m likemind demo --world photos --out DEMO        # once: world, teacher, labels, features, backbone
+    python benchmarks/studies/retention.py DEMO OUT [--only NAME …] [--seed 0]
+
+Every way differs from the photographs world's recipe by the fields that its name tells. Each run's figures are kept in
+``OUT/NAME/heldout.json``; what is there is not made again. Prints Markdown rows for ``docs/retention.md``: differences
+from the base on held-out concepts and unseen classes, which neither teacher, student nor the choice of what is shipped
+has seen. Agreement is with VICE, a model of people (``human_model``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+import likemind
+from likemind.choice import agreement
+from likemind.datasets.evaluation_set import EvaluationSet
+from likemind.episodes import Episode, accuracies, draw_episodes
+from likemind.evaluation.intervals import mean_estimate
+from likemind.features.embed import embed_rows
+from likemind.images.collection import ImageCollection, open_images
+from likemind.student.model import AlignedModel, mix
+from likemind.teacher.gram import dot_pairs
+from likemind.worlds.demo import PLANS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAPER: dict[str, object] = {"target": "paper", "head_learning_rate": 5e-4}
+WAYS: dict[str, dict[str, object]] = {
+    "default": {},
+    **{f"beta {beta:g}": {"beta": beta} for beta in (0.4, 0.6, 1.0)},
+    **{f"sharpness {sharpness:g}": {"sharpness": sharpness} for sharpness in (7.5, 30.0)},
+    **{f"row term {weight:g}": {"row_weight": weight} for weight in (0.0, 0.3, 3.0, 10.0)},
+    **{f"pull {pull:g}": {"pull": pull} for pull in (0.0, 1.0, 20.0)},
+    **{f"rate {rate:g}": {"learning_rate": rate} for rate in (2e-4, 1e-3)},
+    **{f"steps {steps}": {"steps": steps} for steps in (100, 400)},
+    **{f"images {images}": {"images": images} for images in (48, 192)},
+    "paper": PAPER | {"head": "random", "temperature": 100.0},
+    "paper, head from teacher": PAPER,
+}
+SHOTS, EPISODES = (1, 5), 100
+
+
+@dataclass
+class Held:
+    """What is held out: triplets with people's distribution, and few-shot tasks over unseen classes."""
+
+    images: ImageCollection
+    triplets: np.ndarray
+    people: torch.Tensor
+    few: np.ndarray
+    tasks: dict[int, list[Episode]]
+
+    @classmethod
+    def of(cls, data: EvaluationSet, seed: int) -> Held:
+        """Gather it; rows are those of ``images``."""
+        judged, shown = data.judgements("heldout"), data.select(fewshot="heldout")
+        assert judged.probabilities is not None
+        ids = sorted({*judged.used_items, *(item.id for item in shown)})
+        place = {name: row for row, name in enumerate(ids)}
+        classes = [item.category for item in shown]
+        return cls(
+            data.images().select(ids),
+            judged.positions_in(ids, "the held-out images"),
+            torch.from_numpy(judged.probabilities.astype(float)),
+            np.array([place[item.id] for item in shown]),
+            {k: draw_episodes(classes, k, seed, episodes=EPISODES) for k in SHOTS},
+        )
+
+    def pooled(self, model: AlignedModel) -> np.ndarray:
+        """Return the backbone's output."""
+        return embed_rows(self.images, range(len(self.images)), model.backbone)[0]
+
+    def score(self, unit: np.ndarray) -> dict[str, np.ndarray]:
+        """Return agreement a triplet and accuracy a task."""
+        found = {"agreement": agreement(dot_pairs(torch.from_numpy(unit).double(), self.triplets), self.people).numpy()}
+        return found | {f"{k}-shot": accuracies(unit[self.few], tasks) for k, tasks in self.tasks.items()}
+
+
+def points(ours: dict[str, np.ndarray], base: dict[str, np.ndarray]) -> dict[str, list[float]]:
+    """Return differences in points with their 95 % intervals."""
+    found = {}
+    for name, values in ours.items():
+        estimate = mean_estimate(100 * (values - base[name]), 0)
+        found[name] = [round(float(value), 2) for value in (estimate.value, *estimate.interval)]
+    return found
+
+
+def layers(model: AlignedModel, held: Held) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the embeddings that a model has, and the mixes of backbone and head that retention may ship."""
+    rows = model.embeddings(held.pooled(model))
+    yield from rows.items()
+    if "head" in rows:
+        for share in (0.25, 0.5, 0.75):
+            yield f"mix {share:g}", mix(rows["backbone"], rows["head"], share)
+
+
+def measure(way: str, demo: Path, out: Path, held: Held, base: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
+    """Align in one way, and return what it gives on what is held out."""
+    told = out / way.replace(" ", "-").replace(",", "")
+    if (told / "heldout.json").exists():
+        return dict(json.loads((told / "heldout.json").read_text()))
+    model = likemind.align(
+        open_images(demo / "data" / PLANS["photos"].training),
+        str(demo / "backbone"),
+        teacher=demo / "teacher",
+        triplets=demo / "labels",
+        features=demo / "features",
+        validation=demo / "data",
+        out=told,
+        changes=PLANS["photos"].recipe | {"max_loss": 0.5} | WAYS[way],
+        seed=seed,
+    )
+    shipped = model.config
+    found: dict[str, Any] = {"way": way, "shipped": f"{shipped.shipped} α {shipped.alpha:g} β {shipped.beta:g}"}
+    found["layers"] = {name: points(held.score(unit), base) for name, unit in layers(model, held)}
+    (told / "heldout.json").write_text(json.dumps(found, indent=1))
+    return found
+
+
+def main() -> None:
+    """Print a row a way and layer."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("demo", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--only", nargs="*", choices=WAYS)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    held = Held.of(EvaluationSet.load(asked.demo / "data"), asked.seed)
+    untouched = AlignedModel.from_pretrained(asked.demo / "base")
+    base = held.score(untouched.embeddings(held.pooled(untouched))["backbone"])
+    print(f"base: {', '.join(f'{name} {values.mean():.3f}' for name, values in base.items())}")
+    print("| way | layer | agreement | 1-shot | 5-shot |\n|---|---|---|---|---|")
+    for way in asked.only or WAYS:
+        found = measure(way, asked.demo, asked.out, held, base, asked.seed)
+        for layer, figures in found["layers"].items():
+            cells = " | ".join(f"{a:+.1f} [{b:+.1f}, {c:+.1f}]" for a, b, c in figures.values())
+            named = f"{layer} ({found['shipped']})" if layer == "shipped" else layer
+            print(f"| {way} | {named} | {cells} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
