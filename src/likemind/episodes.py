@@ -76,8 +76,7 @@ def _in_own_span(embedding: np.ndarray) -> np.ndarray:
     rows, width = embedding.shape
     if rows >= width:
         return embedding
-    values, vectors = np.linalg.eigh(embedding @ embedding.T)
-    rotated: np.ndarray = vectors * np.sqrt(np.maximum(values, 0.0))
+    rotated: np.ndarray = np.linalg.qr(embedding.T, mode="r").T
     return rotated
 
 

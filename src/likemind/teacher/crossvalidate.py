@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from likemind.teacher.affine import Solution
 
 SHOTS = 5
-EPISODES = 8
+EPISODES = 32
 """Few-shot tasks a fold."""
 
 _JUDGED = 2**17
