@@ -321,8 +321,11 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="An evaluation folder.")],
     out: Out,
     suite: Annotated[
-        str, typer.Option(help="all, or some of human,calibration,generalisation,shift,structure.")
+        str, typer.Option(help="all, or some of human,calibration,generalisation,robustness,structure.")
     ] = "all",
+    intervals: Annotated[
+        Literal["clustered", "independent"], typer.Option(help="Whether triplets share images and people.")
+    ] = "clustered",
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -332,7 +335,15 @@ def evaluate(
 
     named = [model if "=" in model else f"{Path(model).name}={model}" for model in models]
     pairs = _pairs(named, "MODELS")
-    results = likemind.evaluate(pairs, data=data, out=out, suite=suite, seed=seed, overwrite=overwrite)
+    results = likemind.evaluate(
+        pairs,
+        data=data,
+        out=out,
+        suite=suite,
+        intervals=intervals,
+        seed=seed,
+        overwrite=overwrite,
+    )
     _say(as_json, results.model_dump(mode="json", by_alias=True), results.table())
 
 

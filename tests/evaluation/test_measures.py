@@ -14,10 +14,17 @@ from sklearn.metrics import adjusted_mutual_info_score
 from likemind.choice import PAIRS
 from likemind.episodes import ALPHAS, QUERIES, chance, draw_episodes
 from likemind.errors import LikemindError
-from likemind.evaluation.calibration import expected_calibration_error, negative_log_likelihood
 from likemind.evaluation.fewshot import fewshot
-from likemind.evaluation.intervals import Estimate, compare, mean_estimate, resample
-from likemind.evaluation.odd_one_out import TimedTriplets, Trials, agreement, by_level, choice_entropy, similarities
+from likemind.evaluation.intervals import Crossed, mean_estimate
+from likemind.evaluation.odd_one_out import (
+    TimedTriplets,
+    Trials,
+    agreement,
+    by_level,
+    choice_entropy,
+    chosen,
+    similarities,
+)
 from likemind.evaluation.structure import grouping
 from likemind.triplets import Triplets
 
@@ -47,86 +54,7 @@ def random_people(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).dirichlet([1, 1, 1], size=n)
 
 
-# ---- intervals
-
-
-def test_resampled_counts() -> None:
-    counts = resample(50, 3)
-    assert counts.shape == (1000, 50)
-    assert (counts.sum(1) == 50).all()
-    assert counts.mean() == 1
-    assert counts.var() == pytest.approx(1 - 1 / 50, rel=0.05)
-    np.testing.assert_array_equal(counts, resample.__wrapped__(50, 3))
-    assert (counts != resample(50, 4)).any()
-
-
-def test_a_mean_and_its_replicates_are_the_written_out_ones() -> None:
-    rng = np.random.default_rng(0)
-    values, mask = rng.normal(size=30), rng.random(30) < 0.5
-    for inside in (None, mask):
-        found = mean_estimate(values, 1, inside)
-        keep = np.ones(30, dtype=bool) if inside is None else inside
-        assert found.value == pytest.approx(values[keep].mean())
-        assert found.n == keep.sum()
-        for counts, replicate in zip(resample(30, 1)[:20], found.replicates, strict=False):
-            drawn = np.repeat(np.arange(30), counts.astype(int))
-            assert replicate == pytest.approx(values[drawn[keep[drawn]]].mean())
-        low, high = found.interval
-        assert low == pytest.approx(np.percentile(found.replicates, 2.5))
-        assert high == pytest.approx(np.percentile(found.replicates, 97.5))
-
-
-def test_a_level_of_one_triplet_is_no_reason_to_divide_by_zero() -> None:
-    mask = np.zeros(40, dtype=bool)
-    mask[7] = True
-    found = mean_estimate(np.arange(40.0), 0, mask)
-    assert (found.value, found.n) == (7.0, 1)
-    assert found.interval == (7.0, 7.0)
-    assert np.isnan(found.replicates).any()
-
-
-def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
-    rng = np.random.default_rng(5)
-    inside = 0
-    for _ in range(400):
-        low, high = mean_estimate(rng.exponential(size=80), 0).interval
-        inside += low <= 1.0 <= high
-    assert 0.90 <= inside / 400 <= 0.99
-
-
-def test_a_model_against_itself_differs_by_exactly_nothing() -> None:
-    ours = mean_estimate(np.random.default_rng(0).random(60), 2)
-    same = compare("a", "b", "m", ours, mean_estimate(np.random.default_rng(0).random(60), 2), higher_is_better=True)
-    assert (same.difference, same.low, same.high, same.verdict) == (0.0, 0.0, 0.0, "no difference seen")
-
-
-@pytest.mark.parametrize("higher_is_better", [True, False])
-@pytest.mark.parametrize("shift", [0.02, -0.02])
-def test_pairing_sees_a_small_difference_among_large_scatter(shift: float, higher_is_better: bool) -> None:
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=200)
-    ours, theirs = mean_estimate(values + shift + 0.01 * rng.normal(size=200), 0), mean_estimate(values, 0)
-    found = compare("a", "b", "m", ours, theirs, higher_is_better=higher_is_better)
-    assert found.difference == pytest.approx(shift, abs=0.005)
-    assert found.low < found.difference < found.high
-    assert found.verdict == ("better" if (shift > 0) == higher_is_better else "worse")
-    other = mean_estimate(rng.permutation(values), 0)
-    assert compare("a", "b", "m", ours, other, higher_is_better=True).verdict == "no difference seen"
-
-
-@pytest.mark.parametrize(
-    ("replicates", "verdict"),
-    [([-1.0, 1.0], "no difference seen"), ([0.0, 1.0], "better"), ([0.0, 0.0, 1.0], "no difference seen")],
-)
-def test_an_interval_that_touches_zero(replicates: list[float], verdict: str) -> None:
-    ours = Estimate(0.5, np.array(replicates), 9)
-    low = np.percentile(replicates, 2.5)
-    found = compare("a", "b", "m", ours, Estimate(0.0, np.zeros(len(replicates)), 9), higher_is_better=True)
-    assert found.low == low
-    assert found.verdict == verdict
-
-
-# ---- agreement, calibration
+# ---- agreement
 
 
 def test_trials_put_permuted_rows_together() -> None:
@@ -164,7 +92,7 @@ def test_agreement_is_a_slow_loop(trials: Trials) -> None:
     for row, people, value in zip(trials.triplets, trials.people, values, strict=True):
         s = [sum(float(x) * float(y) for x, y in zip(Z[row[a]], Z[row[b]], strict=True)) for a, b in PAIRS]
         assert value == people[s.index(max(s))]
-    means = by_level(values, trials.level, 0)
+    means = by_level(chosen(cosines), trials, 0)
     assert list(means) == ["all", "between_class", "class_border", "within_class"]
     assert means["all"].value == pytest.approx(values.mean())
     for name in list(means)[1:]:
@@ -184,46 +112,6 @@ def test_known_answers(trials: Trials) -> None:
     low, high = mean_estimate(agreement(guesses, random_people(3000)), 0).interval
     assert low < 1 / 3 < high
     assert high - low < 0.05
-
-
-def test_calibration_error_is_a_slow_loop() -> None:
-    p, people = random_people(300, 1), random_people(300, 2)
-    p[:4] = [[1, 0, 0], [0, 1, 0], [1 / 3, 1 / 3, 1 / 3], [0.4, 0.4, 0.2]]
-
-    def slow(rows: np.ndarray) -> float:
-        total = 0.0
-        for b in range(15):
-            inside = [i for i in rows if b / 15 <= p[i].max() < (b + 1) / 15 or (b == 14 and p[i].max() == 1)]
-            if inside:
-                gap = np.mean([p[i].max() for i in inside]) - np.mean([people[i][p[i].argmax()] for i in inside])
-                total += len(inside) / len(rows) * abs(gap)
-        return total
-
-    found = expected_calibration_error(p, people, 7)
-    assert found.value == pytest.approx(slow(np.arange(300)), abs=1e-6)
-    for counts, replicate in zip(resample(300, 7)[:5], found.replicates, strict=False):
-        assert replicate == pytest.approx(slow(np.repeat(np.arange(300), counts.astype(int))), abs=1e-5)
-    assert found.n == 300
-
-
-def test_calibration_of_known_models() -> None:
-    people = random_people(400)
-    assert expected_calibration_error(people, people, 0).value == pytest.approx(0, abs=1e-6)
-    sure = np.eye(3)[people.argmax(1)]
-    assert expected_calibration_error(sure, people, 0).value == pytest.approx(1 - people.max(1).mean(), abs=1e-6)
-
-
-def test_likelihood_is_a_slow_loop_and_least_for_who_knows() -> None:
-    people, p = random_people(200), random_people(200, 3)
-    total = 0.0
-    for row, q in zip(people, p, strict=True):
-        total -= sum(x * math.log(y) for x, y in zip(row, q, strict=True))
-    assert negative_log_likelihood(np.log(p), people, 0).value == pytest.approx(total / 200)
-    best = negative_log_likelihood(np.log(people), people, 0).value
-    assert best == pytest.approx(-(people * np.log(people)).sum(1).mean())
-    assert best < total / 200
-    guess = negative_log_likelihood(np.full((200, 3), -np.log(3)), people, 0)
-    assert guess.value == pytest.approx(np.log(3))
 
 
 # ---- response times
@@ -251,7 +139,11 @@ def test_who_doubts_where_people_do_correlates(trials: Trials) -> None:
     low, high = found.interval
     assert 0.2 < low < found.value < high
     assert timed.correlate(-nats).value == pytest.approx(-found.value)
-    np.testing.assert_array_equal(timed.correlate(nats).replicates, TimedTriplets(trials, 0).correlate(nats).replicates)
+    again = TimedTriplets(trials, 0).correlate(nats)
+    assert isinstance(found, Crossed)
+    assert isinstance(again, Crossed)
+    for name in ("stimuli", "people", "both"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(again, name))
     assert timed.correlate(np.ones_like(nats)).value == 0.0
 
 

@@ -15,7 +15,8 @@ from safetensors.numpy import load_file
 from scipy.stats import spearmanr
 
 from likemind.datasets.evaluation_set import EvaluationSet
-from likemind.evaluation import suite as module
+from likemind.evaluation.against_people import Human
+from likemind.evaluation.context import Context
 from likemind.evaluation.suite import evaluate
 from likemind.readers.ratings import RatingMatrix
 from likemind.triplets import Triplets, read_table, write_table
@@ -212,27 +213,27 @@ def test_they_belong_to_the_suite_about_people(
 
 
 def test_tasks_under_a_shift_keep_the_shift_s_name(full: EvaluationSet, models: dict[str, str], tmp_path: Path) -> None:
-    results = evaluate({"base": models["base"]}, data=full, out=tmp_path / "r", suite="shift")
+    results = evaluate({"base": models["base"]}, data=full, out=tmp_path / "r", suite="robustness")
     assert {score.metric.split("/fewshot")[0] for score in results.scores if "fewshot" in score.metric} == {"toys/grey"}
 
 
-def recorded(data: EvaluationSet, rows: np.ndarray, folder: Path) -> dict[str, Any]:
+def recorded(data: EvaluationSet, rows: np.ndarray) -> dict[str, Any]:
     """What one embedding scores."""
-    return {s.metric: s for s in module._Evaluation(folder, [], data, ["human"], 0)._recorded(rows)}
+    return {s.metric: s for s in Human(Context(data, 0))._recorded(rows)}
 
 
-def test_ties_are_wrong(full: EvaluationSet, tmp_path: Path) -> None:
+def test_ties_are_wrong(full: EvaluationSet) -> None:
     """So that an embedding that tells nothing apart scores 0 and not chance, at any width."""
     for row in (np.ones(4), np.random.default_rng(0).normal(size=301), np.zeros(5)):
         rows = np.tile(row / max(float(np.linalg.norm(row)), 1.0), (len(full.items), 1)).astype(np.float32)
-        found = recorded(full, rows, tmp_path)
+        found = recorded(full, rows)
         assert set(found) == set(NEW)
         assert {s.estimate.value for s in found.values()} == {0.0}
 
 
-def test_of_three_different_answers_to_one_triplet_one_is_right(full: EvaluationSet, run: Run, tmp_path: Path) -> None:
+def test_of_three_different_answers_to_one_triplet_one_is_right(full: EvaluationSet, run: Run) -> None:
     for rows in layers(run).values():
-        found = recorded(full, rows, tmp_path)["modelled/inside/accuracy"].estimate
+        found = recorded(full, rows)["modelled/inside/accuracy"].estimate
         assert (found.value, found.n) == (pytest.approx(1 / 3), 3)
 
 
@@ -253,7 +254,7 @@ def test_where_too_little_is_known_nothing_is_scored(data: EvaluationSet, tmp_pa
     RatingMatrix(["category-1", "0-0.png", "unicorn"], np.ones((3, 3)) - np.eye(3)).to_parquet(
         about.path / "two.parquet"
     )
-    assert recorded(about, np.ones((len(about.items), 2), np.float32), tmp_path) == {}
+    assert recorded(about, np.ones((len(about.items), 2), np.float32)) == {}
 
 
 def regrouped(data: EvaluationSet, folder: Path, group: dict[str, str]) -> EvaluationSet:

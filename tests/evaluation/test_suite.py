@@ -34,7 +34,7 @@ METRIC = re.compile(
     r"toys/(heldout|grey)/"
     r"(agreement\.(all|between_class|class_border|within_class)"
     r"|entropy_rt(\.(between_class|class_border|within_class))?\.spearman"
-    r"|(ece|nll)\.(before|after)|(fewshot|centroid)\.k[15]|grouping\.ami)"
+    r"|(ece|ece_adaptive|brier|nll|risk_coverage)\.(before|after)|(fewshot|centroid)\.k[15]|grouping\.ami)"
     r"@(backbone|head|shipped|teacher)"
 )
 
@@ -97,7 +97,7 @@ def test_every_id_is_the_contracts(out: Path) -> None:
         ("aligned", "shipped"),
     }
     first = stems(results, "base", "backbone")
-    assert len(first) == 4 + 4 + 4 + 4 + 1 + 4 + 4
+    assert len(first) == 4 + 4 + 10 + 4 + 1 + 4 + 4
     assert all(stems(results, *layer) == first for layer in layers)
     assert len({(s.model, s.metric) for s in results.scores}) == len(results.scores)
 
@@ -226,7 +226,7 @@ def test_the_same_is_skipped_and_another_refused(
     ("suite", "wanted"),
     [
         ("human", {"agreement", "entropy_rt"}),
-        ("calibration", {"ece", "nll"}),
+        ("calibration", {"ece", "ece_adaptive", "brier", "nll", "risk_coverage"}),
         ("generalisation", {"fewshot", "centroid"}),
         ("structure", {"grouping"}),
     ],
@@ -242,7 +242,7 @@ def test_a_part_of_the_suite(
 
 
 def test_shifts_use_the_shifted_images(out: Path, data: EvaluationSet, models: dict[str, str], tmp_path: Path) -> None:
-    results = evaluate({"base": models["base"]}, data=data, out=tmp_path / "r", suite="shift")
+    results = evaluate({"base": models["base"]}, data=data, out=tmp_path / "r", suite="robustness")
     assert {s.metric.split("/")[1] for s in results.scores} == {"grey"}
     grey = results.score("base", "toys/grey/agreement.all@backbone")
     ids = [item.id for item in data.select("heldout")]
@@ -328,7 +328,8 @@ def test_results_survive_the_file(out: Path, tmp_path: Path) -> None:
         "temperature",
         "seed",
     }
-    assert set(raw["comparisons"][0]) == {"model", "against", "metric", "difference", "low", "high", "n", "verdict"}
+    alone = {"model", "against", "metric", "difference", "low", "high", "n", "verdict"}
+    assert set(raw["comparisons"][0]) == alone | {"p_value", "verdict_corrected"}
     changes: list[tuple[dict[str, Any], str]] = [
         ({"schema": 2}, "schema"),
         ({"surprise": 1}, "surprise"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from likemind.episodes import Episode, accuracies
-from likemind.evaluation.intervals import Estimate, mean_estimate
+from likemind.evaluation.intervals import Resampled, mean_estimate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def fewshot(
     embedding: np.ndarray, tasks: list[Episode], seed: int, *, method: Literal["ridge", "centroid"] = "ridge"
-) -> Estimate:
+) -> Resampled:
     """Return the accuracy over tasks; tasks are what is resampled.
 
     Args:

@@ -31,6 +31,8 @@ class Model:
         path: As it was given.
         backbone: Whose pooled output everything starts from.
         embeddings: Pooled output (n, d) → layer → unit rows (n, ·).
+        raw: Pooled output (n, d) → layer → rows of any length, whose dot products are scored beside the cosines; a mix
+            of layers has none.
         layers: Their names.
         similarity: Layer → how its cosine is taken.
         key: Hash of all that decides the embeddings.
@@ -40,6 +42,7 @@ class Model:
     path: str
     backbone: Backbone
     embeddings: Callable[[np.ndarray], dict[str, np.ndarray]]
+    raw: Callable[[np.ndarray], dict[str, np.ndarray]]
     layers: tuple[str, ...]
     similarity: dict[str, str]
     key: str
@@ -89,7 +92,15 @@ def _aligned(name: str, path: str) -> Model:
     described = {"backbone": "cosine, centred", "head": "cosine"}
     shipped = {"backbone": "cosine, centred", "head": "cosine"}.get(model.config.shipped, "cosine, part centred")
     similarity = {layer: {**described, "shipped": shipped}[layer] for layer in model.layers}
-    return Model(name, path, model.backbone, model.embeddings, model.layers, similarity, model.key)
+
+    def raw(pooled: np.ndarray) -> dict[str, np.ndarray]:
+        rows = {"backbone": pooled - model.centre}
+        if model.head_weight is not None and model.head_bias is not None:
+            rows["head"] = pooled @ model.head_weight.T + model.head_bias
+        shipped = model.config.shipped
+        return rows | ({"shipped": rows[shipped]} if "shipped" in model.layers and shipped in rows else {})
+
+    return Model(name, path, model.backbone, model.embeddings, raw, model.layers, similarity, model.key)
 
 
 def _teacher(name: str, path: str, at_hand: list[Backbone]) -> Model:
@@ -107,10 +118,13 @@ def _teacher(name: str, path: str, at_hand: list[Backbone]) -> Model:
             ) from None
         teacher.check_backbone(backbone.fingerprint, f"the backbone {backbone.name}")
 
-    def embeddings(pooled: np.ndarray) -> dict[str, np.ndarray]:
-        return {"teacher": unit(teacher.transform(pooled))}
+    def raw(pooled: np.ndarray) -> dict[str, np.ndarray]:
+        return {"teacher": teacher.transform(pooled)}
 
-    return Model(name, path, backbone, embeddings, ("teacher",), {"teacher": "cosine"}, teacher.key)
+    def embeddings(pooled: np.ndarray) -> dict[str, np.ndarray]:
+        return {"teacher": unit(raw(pooled)["teacher"])}
+
+    return Model(name, path, backbone, embeddings, raw, ("teacher",), {"teacher": "cosine"}, teacher.key)
 
 
 def _plain(name: str, path: str) -> Model:
@@ -119,4 +133,7 @@ def _plain(name: str, path: str) -> Model:
     def embeddings(pooled: np.ndarray) -> dict[str, np.ndarray]:
         return {"backbone": unit(pooled)}
 
-    return Model(name, path, backbone, embeddings, ("backbone",), {"backbone": "cosine"}, backbone.fingerprint)
+    def raw(pooled: np.ndarray) -> dict[str, np.ndarray]:
+        return {"backbone": pooled}
+
+    return Model(name, path, backbone, embeddings, raw, ("backbone",), {"backbone": "cosine"}, backbone.fingerprint)

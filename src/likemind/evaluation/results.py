@@ -22,7 +22,7 @@ class Score(BaseModel):
     Attributes:
         model: Such as ``base``, ``teacher``, ``control``, ``aligned``.
         metric: ``dataset/split/metric[.level][.kK]@layer``.
-        value: The number; ``low`` and ``high`` bound its 95 % bootstrap interval.
+        value: The number; ``low`` and ``high`` bound its 95 % interval.
         n: Number of triplets, episodes or items behind it.
         chance: What a model that knows nothing gets.
         ceiling: What a model that knows all about people would get.
@@ -58,7 +58,12 @@ class Score(BaseModel):
 class Comparison(BaseModel):
     """A paired difference between two models on one metric, at ``model``'s layer.
 
-    ``difference`` is ``model`` minus ``against``; the verdict looks at its interval and at which direction is better.
+    Attributes:
+        difference: ``model`` minus ``against``; ``low`` and ``high`` bound its 95 % interval.
+        verdict: What that interval says of this metric alone.
+        p_value: Two-sided, that there is no difference.
+        verdict_corrected: What stands when all metrics of this model, layer and ``against`` are looked at together
+            (Holm's correction).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,6 +76,8 @@ class Comparison(BaseModel):
     high: float
     n: int
     verdict: Verdict
+    p_value: float | None = None
+    verdict_corrected: Verdict | None = None
 
 
 class Results(BaseModel):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from likemind.evaluation.intervals import Estimate
+from likemind.evaluation.intervals import Resampled
 from likemind.evaluation.odd_one_out import ranks
 from likemind.student.model import unit
 
@@ -44,7 +44,7 @@ def dissimilarities(embedding: np.ndarray) -> np.ndarray:
     return distance
 
 
-def spearman(model: np.ndarray, people: np.ndarray, seed: int) -> Estimate:
+def spearman(model: np.ndarray, people: np.ndarray, seed: int) -> Resampled:
     """Return Spearman's ρ between two dissimilarity matrices, over all pairs of different items.
 
     Items are what is resampled; a sample's pairs of an item with itself are left out (Nili et al. 2014). Constant
@@ -60,7 +60,7 @@ def spearman(model: np.ndarray, people: np.ndarray, seed: int) -> Estimate:
         rows = rng.integers(m, size=m)
         if len(np.unique(rows)) > 2:
             replicates[number] = _correlation(model, people, rows)
-    return Estimate(_correlation(model, people, np.arange(m)), replicates, m)
+    return Resampled(_correlation(model, people, np.arange(m)), m, replicates)
 
 
 def _correlation(model: np.ndarray, people: np.ndarray, rows: np.ndarray) -> float:
@@ -71,7 +71,7 @@ def _correlation(model: np.ndarray, people: np.ndarray, rows: np.ndarray) -> flo
     return float(ours @ theirs)
 
 
-def rsa(embedding: np.ndarray, ratings: RatingMatrix, seed: int) -> Estimate:
+def rsa(embedding: np.ndarray, ratings: RatingMatrix, seed: int) -> Resampled:
     """Return Spearman's ρ between people's dissimilarities and the embedding's 1 − cosine.
 
     Shapes:

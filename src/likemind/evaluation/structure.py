@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from likemind.evaluation.intervals import Estimate
+from likemind.evaluation.intervals import Resampled
 
 _SAMPLES = 200
 
 
-def grouping(embedding: np.ndarray, groups: list[str], seed: int) -> Estimate:
+def grouping(embedding: np.ndarray, groups: list[str], seed: int) -> Resampled:
     """Return the adjusted mutual information between k-means clusters and superordinate groups.
 
     As many clusters as groups (k-means++, best of ten starts). 0 is chance, 1 a perfect match. Items are resampled with
@@ -26,4 +26,4 @@ def grouping(embedding: np.ndarray, groups: list[str], seed: int) -> Estimate:
     rng = np.random.default_rng([seed, len(names)])
     rows = [rng.integers(len(names), size=len(names)) for _ in range(_SAMPLES)]
     replicates = np.array([adjusted_mutual_info_score(names[r], found[r]) for r in rows])
-    return Estimate(float(adjusted_mutual_info_score(names, found)), replicates, len(names))
+    return Resampled(float(adjusted_mutual_info_score(names, found)), len(names), replicates)

@@ -4,37 +4,44 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from likemind.artifacts import Artifact, PathLike, versions, write_atomic
-from likemind.choice import ODD_OF_PAIR, choose, fit_temperature, log_probabilities, pair_similarities
 from likemind.datasets.evaluation_set import EvaluationSet
-from likemind.episodes import chance, draw_episodes
 from likemind.errors import LikemindError
-from likemind.evaluation.calibration import expected_calibration_error, negative_log_likelihood
-from likemind.evaluation.fewshot import fewshot
-from likemind.evaluation.intervals import Estimate, compare, mean_estimate
+from likemind.evaluation.against_people import Calibration, Human, choices_table
+from likemind.evaluation.context import Context, Scored, Subject
+from likemind.evaluation.intervals import Intervals, compare, corrected
 from likemind.evaluation.models import Model, open_models
-from likemind.evaluation.odd_one_out import TimedTriplets, Trials, agreement, by_level, choice_entropy, similarities
+from likemind.evaluation.on_labels import Generalisation, Structure
 from likemind.evaluation.results import Comparison, Results, Score
-from likemind.evaluation.rsa import averaged, rsa
-from likemind.evaluation.structure import grouping
+from likemind.evaluation.under_shift import Robustness
 from likemind.features.embed import embed
 from likemind.progress import track
 from likemind.triplets import write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-SUITES = ("human", "calibration", "generalisation", "shift", "structure")
-SHOTS = (1, 5)
+    from likemind.evaluation.context import Part
+
+RECIPE_VERSION = 2
+"""Raised when the same inputs give other numbers."""
+
+PARTS: dict[str, tuple[Callable[[Context], Part], ...]] = {
+    "human": (Human,),
+    "calibration": (Calibration,),
+    "generalisation": (Generalisation,),
+    "robustness": (Robustness,),
+    "structure": (Structure,),
+}
+"""Suite → what scores it, in this order. A part is made once with the context, then asked about every layer."""
+
+SUITES = tuple(PARTS)
 
 
 def evaluate(
@@ -43,6 +50,7 @@ def evaluate(
     data: PathLike | EvaluationSet,
     out: PathLike,
     suite: str | Sequence[str] = "all",
+    intervals: Intervals = "clustered",
     seed: int = 0,
     overwrite: bool = False,
 ) -> Results:
@@ -53,13 +61,15 @@ def evaluate(
             compared with all that stand before it.
         data: An evaluation folder.
         out: The results' directory: ``results.json``, ``embeddings.safetensors``, ``choices.parquet``.
-        suite: ``all``, or some of ``human``, ``calibration``, ``generalisation``, ``shift``, ``structure``; as a list
-            or with commas.
+        suite: ``all``, or some of ``human``, ``calibration``, ``generalisation``, ``robustness``, ``structure``; as a
+            list or with commas.
+        intervals: Of scores on triplets. ``clustered`` takes into account that triplets share images and people;
+            ``independent`` resamples triplets as if they did not, and is too narrow.
         seed: Of few-shot tasks and of resampling.
         overwrite: Replace another run at ``out``.
 
     Returns:
-        Scores and comparisons, with 95 % bootstrap intervals.
+        Scores and comparisons, with 95 % intervals.
 
     Raises:
         LikemindError: A model or the data is not as it must be.
@@ -69,20 +79,25 @@ def evaluate(
         >>> evaluate(models, data="runs/data", out="runs/results")  # doctest: +SKIP
     """
     wanted = _suites(suite)
+    if intervals not in get_args(Intervals):
+        raise LikemindError(f"there are no {intervals!r} intervals: choose clustered or independent")
     opened, benchmark = open_models(models), EvaluationSet.load(data)
-    config = {"suite": wanted, "seed": seed, "models": [model.name for model in opened]}
+    config = {"suite": wanted, "seed": seed, "models": [model.name for model in opened], "intervals": intervals}
     inputs = {"data": benchmark.key, **{f"model/{model.name}": model.key for model in opened}}
-    with Artifact(out, verb="evaluate", config=config, inputs=inputs, overwrite=overwrite) as work:
+    with Artifact(
+        out, verb="evaluate", config=config, inputs=inputs, recipe_version=RECIPE_VERSION, overwrite=overwrite
+    ) as work:
         if not work.done:
             run = {
                 "dataset": benchmark.description.model_dump(mode="json"),
                 "data": os.path.relpath(benchmark.path, work.out),
                 "models": {model.name: model.describe() for model in opened},
                 "suite": wanted,
+                "intervals": intervals,
                 "seed": seed,
                 "versions": versions(),
             }
-            results = _Evaluation(work.path, opened, benchmark, wanted, seed).results(run)
+            results = _Evaluation(work.path, opened, Context(benchmark, seed, intervals), wanted).results(run)
             results.save(work.path / "results.json")
             work.figures = {"scores": len(results.scores), "comparisons": len(results.comparisons)}
     return Results.load(out)
@@ -99,191 +114,67 @@ def _suites(suite: str | Sequence[str]) -> list[str]:
     return [name for name in SUITES if name in names]
 
 
-@dataclass(frozen=True, eq=False)
-class _Scored:
-    """One number about one layer of one model, before it is written down."""
-
-    metric: str
-    estimate: Estimate
-    chance: float | None = None
-    ceiling: float | None = None
-    higher_is_better: bool = True
-    source: str | None = None
-    temperature: float | None = None
-
-
 class _Evaluation:
-    """Everything that all models share: items, trials, tasks, resampling."""
+    """All models on one context."""
 
-    def __init__(self, folder: Path, models: list[Model], data: EvaluationSet, suites: list[str], seed: int) -> None:
-        self.folder, self.models, self.data, self.suites, self.seed = folder, models, data, suites, seed
-        self.ids = [item.id for item in data.items]
-        self.name = data.description.name
-        self.choices: list[pa.Table] = []
-
-    @cached_property
-    def heldout(self) -> Trials:
-        return Trials.of(self.data.judgements("heldout"), self.ids, f"the items of {self.data.path}")
-
-    @cached_property
-    def validation(self) -> Trials:
-        return Trials.of(self.data.judgements("validation"), self.ids, f"the items of {self.data.path}")
-
-    @cached_property
-    def timed(self) -> dict[str, TimedTriplets]:
-        level = self.heldout.level
-        names = sorted({name for name in level.tolist() if name})
-        masks = {"": None} | {f".{name}": level == name for name in names}
-        return {name: TimedTriplets(self.heldout, self.seed, mask) for name, mask in masks.items()}
-
-    @cached_property
-    def tasks(self) -> dict[int, Any]:
-        few = [item.category for item in self.data.select(fewshot="heldout")]
-        return {k: draw_episodes(few, k, self.seed) for k in SHOTS} if few else {}
-
-    @cached_property
-    def few_rows(self) -> np.ndarray:
-        return self._rows([item.id for item in self.data.select(fewshot="heldout")])
-
-    def _rows(self, ids: list[str]) -> np.ndarray:
-        place = {name: row for row, name in enumerate(self.ids)}
-        return np.array([place[name] for name in ids], dtype=int)
+    def __init__(self, folder: Path, models: list[Model], context: Context, suites: list[str]) -> None:
+        self.folder, self.models, self.context, self.suites = folder, models, context, suites
+        self.data = context.data
 
     def results(self, run: dict[str, Any]) -> Results:
         """Score all models; leaves embeddings and choices in the folder."""
         from safetensors.numpy import save
 
-        scored: dict[tuple[str, str], dict[str, _Scored]] = {}
+        parts = [make(self.context) for suite in self.suites for make in PARTS[suite]]
+        scored: dict[tuple[str, str], dict[str, Scored]] = {}
         embeddings: dict[str, np.ndarray] = {}
+        choices: list[pa.Table] = []
         for model in track(self.models, total=len(self.models), what="evaluate (models)"):
-            shifted = {shift: self._embed(model, shift) for shift in self._shifts}
-            for layer, rows in self._embed(model, None).items():
-                embeddings[f"{model.name}@{layer}"] = rows
-                others = {shift: values[layer] for shift, values in shifted.items()}
-                scored[model.name, layer] = {s.metric: s for s in self._score(model, layer, rows, others)}
-        write_atomic(
-            self.folder / "embeddings.safetensors", save({k: np.ascontiguousarray(v) for k, v in embeddings.items()})
-        )
-        if self.choices:
-            write_table(self.folder / "choices.parquet", pa.concat_tables(self.choices))
+            for subject in self._subjects(model):
+                embeddings[f"{model.name}@{subject.layer}"] = subject.rows
+                found = (one for part in parts for one in part.score(subject))
+                scored[model.name, subject.layer] = {one.metric: one for one in found}
+                if {"human", "calibration"} & set(self.suites):
+                    choices.append(choices_table(subject))
+        kept = {name: np.ascontiguousarray(rows) for name, rows in embeddings.items()}
+        write_atomic(self.folder / "embeddings.safetensors", save(kept))
+        if choices:
+            write_table(self.folder / "choices.parquet", pa.concat_tables(choices))
         shutil.rmtree(self.folder / "features", ignore_errors=True)
         scores = [
-            self._write(model, layer, s)
+            self._write(model, layer, one)
             for model in self.models
             for layer in model.layers
-            for s in scored[model.name, layer].values()
+            for one in scored[model.name, layer].values()
         ]
         return Results(run=run, scores=scores, comparisons=list(self._comparisons(scored)))
 
-    @property
-    def _shifts(self) -> list[str]:
-        return list(self.data.description.shifts) if "shift" in self.suites else []
+    def _subjects(self, model: Model) -> Iterator[Subject]:
+        shifts = self.data.description.shifts if "robustness" in self.suites else {}
+        pooled = self._pooled(model, None)
+        shifted = {shift: self._shifted(model, shift) for shift in shifts}
+        raw = model.raw(pooled)
+        for layer, rows in model.embeddings(pooled).items():
+            others = {shift: values[layer] for shift, values in shifted.items()}
+            yield Subject(self.context, model, layer, rows, raw.get(layer), others)
 
-    def _embed(self, model: Model, shift: str | None) -> dict[str, np.ndarray]:
-        """Return each layer's rows for all items; under a shift, for the held-out ones alone, and zeros elsewhere."""
-        ids = self.ids if shift is None else [item.id for item in self.data.select("heldout")]
+    def _pooled(self, model: Model, shift: str | None) -> np.ndarray:
+        """Return the backbone's output for all items; under a shift, for the held-out ones."""
+        ids = self.context.ids if shift is None else [item.id for item in self.data.select("heldout")]
         folder = self.folder / "features" / f"{model.backbone.fingerprint[:16]}-{shift or 'images'}"
         folder.parent.mkdir(exist_ok=True)
-        pooled = np.asarray(embed(self.data.images(shift).select(ids), model.backbone, out=folder).features)
-        if shift is None:
-            return model.embeddings(pooled)
+        return np.asarray(embed(self.data.images(shift).select(ids), model.backbone, out=folder).features)
+
+    def _shifted(self, model: Model, shift: str) -> dict[str, np.ndarray]:
+        """Return each layer's rows for the held-out items under a shift, and zeros elsewhere."""
+        held = self.context.rows_of([item.id for item in self.data.select("heldout")])
         placed = {}
-        for layer, rows in model.embeddings(pooled).items():
-            placed[layer] = np.zeros((len(self.ids), rows.shape[1]), dtype=np.float32)
-            placed[layer][self._rows(ids)] = rows
+        for layer, rows in model.embeddings(self._pooled(model, shift)).items():
+            placed[layer] = np.zeros((len(self.context.ids), rows.shape[1]), dtype=np.float32)
+            placed[layer][held] = rows
         return placed
 
-    def _score(self, model: Model, layer: str, rows: np.ndarray, shifted: dict[str, np.ndarray]) -> Iterator[_Scored]:
-        if "human" in self.suites or "calibration" in self.suites:
-            yield from self._human(model, layer, rows)
-        if "human" in self.suites:
-            yield from self._recorded(rows)
-        if "generalisation" in self.suites:
-            yield from self._fewshot(self.data.description.tasks or f"{self.name}/heldout", rows)
-        if "structure" in self.suites:
-            held = [item for item in self.data.select("heldout") if item.group]
-            groups = [item.group for item in held]
-            if len(set(groups)) > 1:
-                value = grouping(rows[self._rows([item.id for item in held])], groups, self.seed)
-                yield _Scored(f"{self.name}/heldout/grouping.ami", value, chance=0.0, ceiling=1.0, source="labels")
-        for shift, others in shifted.items():
-            yield from self._agreement(shift, similarities(others, self.heldout))
-            yield from self._fewshot(f"{self.name}/{shift}", others)
-
-    def _recorded(self, rows: np.ndarray) -> Iterator[_Scored]:
-        """Real answers and ratings about any of the items: few, so their intervals are wide."""
-        for name in self.data.description.answers:
-            judgements = self.data.answers(name)
-            if judgements.choice is not None and len(judgements):
-                embedding = torch.from_numpy(averaged(rows, self.data, judgements.items)).double()
-                cosines = pair_similarities(embedding, torch.from_numpy(judgements.indices).long())
-                odd = np.array([*ODD_OF_PAIR, -1])[choose(cosines).numpy()]
-                right = mean_estimate((odd == judgements.choice).astype(float), self.seed)
-                yield _Scored(f"{name}/inside/accuracy", right, chance=1 / 3, source=judgements.source)
-        for name in self.data.description.ratings:
-            ratings = self.data.ratings(name)
-            if len(ratings) > 2:
-                value = rsa(averaged(rows, self.data, ratings.items), ratings, self.seed)
-                yield _Scored(f"{name}/inside/rsa.spearman", value, chance=0.0, source=ratings.source)
-
-    def _agreement(self, split: str, cosines: torch.Tensor) -> Iterator[_Scored]:
-        trials = self.heldout
-        ceilings = by_level(trials.ceiling, trials.level, self.seed)
-        for level, value in by_level(agreement(cosines, trials.people), trials.level, self.seed).items():
-            yield _Scored(f"{self.name}/{split}/agreement.{level}", value, chance=1 / 3, ceiling=ceilings[level].value)
-
-    def _human(self, model: Model, layer: str, rows: np.ndarray) -> Iterator[_Scored]:
-        cosines, people = similarities(rows, self.heldout), self.heldout.people
-        tau = fit_temperature(similarities(rows, self.validation), torch.from_numpy(self.validation.people))
-        after = log_probabilities(cosines, tau)
-        if "human" in self.suites:
-            yield from self._agreement("heldout", cosines)
-            nats = choice_entropy(after)
-            for level, timed in self.timed.items():
-                if timed.n:
-                    metric = f"{self.name}/heldout/entropy_rt{level}.spearman"
-                    yield _Scored(metric, timed.correlate(nats), chance=0.0, temperature=tau)
-        for when, log_p, temperature in (("before", log_probabilities(cosines), 1.0), ("after", after, tau)):
-            if "calibration" in self.suites:
-                likelihood = negative_log_likelihood(log_p.numpy(), people, self.seed)
-                error = expected_calibration_error(log_p.exp().numpy(), people, self.seed)
-                best = float(-(people * np.log(np.maximum(people, 1e-12))).sum(axis=1).mean())
-                metric = f"{self.name}/heldout/ece.{when}"
-                yield _Scored(metric, error, None, 0.0, higher_is_better=False, temperature=temperature)
-                yield _Scored(
-                    f"{self.name}/heldout/nll.{when}",
-                    likelihood,
-                    float(np.log(3)),
-                    best,
-                    higher_is_better=False,
-                    temperature=temperature,
-                )
-        self.choices.append(self._choices(model.name, layer, cosines, after))
-
-    def _choices(self, model: str, layer: str, cosines: torch.Tensor, after: torch.Tensor) -> pa.Table:
-        trials, n = self.heldout, len(self.heldout.triplets)
-        ids = np.array(self.ids, dtype=object)[trials.triplets]
-        before = log_probabilities(cosines).exp().numpy()
-        columns: dict[str, Any] = {"model": [model] * n, "layer": [layer] * n, "triplet": np.arange(n, dtype=np.int32)}
-        columns |= {f"item_{k}": ids[:, k].tolist() for k in range(3)}
-        columns["level"] = [name or None for name in trials.level.tolist()]
-        for name, values in (("people", trials.people), ("before", before), ("after", after.exp().numpy())):
-            columns |= {f"{name}_{k}": values[:, k].astype(np.float32) for k in range(3)}
-        columns |= {
-            "choice": choose(cosines).numpy().astype(np.int8),
-            "response_time": trials.mean_time().astype(np.float32),
-        }
-        return pa.table(columns)
-
-    def _fewshot(self, prefix: str, rows: np.ndarray) -> Iterator[_Scored]:
-        for k, tasks in self.tasks.items():
-            guess = chance(tasks)
-            value = fewshot(rows[self.few_rows], tasks, self.seed)
-            yield _Scored(f"{prefix}/fewshot.k{k}", value, guess, 1.0, source="labels")
-            value = fewshot(rows[self.few_rows], tasks, self.seed, method="centroid")
-            yield _Scored(f"{prefix}/centroid.k{k}", value, guess, 1.0, source="labels")
-
-    def _write(self, model: Model, layer: str, scored: _Scored) -> Score:
+    def _write(self, model: Model, layer: str, scored: Scored) -> Score:
         low, high = scored.estimate.interval
         return Score(
             model=model.name,
@@ -296,24 +187,31 @@ class _Evaluation:
             ceiling=scored.ceiling,
             higher_is_better=scored.higher_is_better,
             source=scored.source or self.data.description.source,
-            similarity=model.similarity[layer],
+            similarity=scored.similarity or model.similarity[layer],
             temperature=scored.temperature,
-            seed=self.seed,
+            seed=self.context.seed,
         )
 
-    def _comparisons(self, scored: dict[tuple[str, str], dict[str, _Scored]]) -> Iterator[Comparison]:
+    def _comparisons(self, scored: dict[tuple[str, str], dict[str, Scored]]) -> Iterator[Comparison]:
+        """Yield the paired differences; those of a layer from another model are one family for the correction."""
         for place, model in enumerate(self.models):
             for against in self.models[:place]:
                 for layer in model.layers:
                     theirs = layer if layer in against.layers else against.layers[0]
                     if theirs != layer and len(against.layers) > 1:
                         continue
-                    for metric, ours in scored[model.name, layer].items():
-                        yield compare(
-                            model.name,
-                            against.name,
-                            f"{metric}@{layer}",
-                            ours.estimate,
-                            scored[against.name, theirs][metric].estimate,
-                            higher_is_better=ours.higher_is_better,
-                        )
+                    other = scored[against.name, theirs]
+                    yield from corrected(
+                        [
+                            compare(
+                                model.name,
+                                against.name,
+                                f"{metric}@{layer}",
+                                ours.estimate,
+                                other[metric].estimate,
+                                higher_is_better=ours.higher_is_better,
+                            )
+                            for metric, ours in scored[model.name, layer].items()
+                            if metric in other
+                        ]
+                    )
