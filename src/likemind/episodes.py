@@ -76,7 +76,7 @@ def _in_own_span(embedding: np.ndarray) -> np.ndarray:
     rows, width = embedding.shape
     if rows >= width:
         return embedding
-    rotated: np.ndarray = np.linalg.qr(embedding.T, mode="r").T
+    rotated: np.ndarray = np.asarray(np.linalg.qr(embedding.T, mode="r")).T
     return rotated
 
 
