@@ -162,7 +162,7 @@ def whole(folder: Path) -> dict[str, Any]:
 
         return run
 
-    for name in ("aligned_features", "cluster", "pair_products", "label_figures"):
+    for name in ("aligned_features", "cluster", "labelled", "label_figures"):
         setattr(module, name, timed(name, getattr(module, name)))
     Triplets.save = timed("save", Triplets.save)  # type: ignore[method-assign]
     module.SAMPLERS["cluster_border"] = timed("sample", module.SAMPLERS["cluster_border"])
@@ -203,7 +203,7 @@ def full(folder: Path | None) -> None:
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(done.stdout.splitlines()[-1])
     speed = bandwidth()
-    read = {"pair_products": TRIPLETS * 3 * WIDTH * 2, "cluster": found["iterations"] * IMAGES * WIDTH * 2}
+    read = {"labelled": TRIPLETS * 3 * WIDTH * 2, "cluster": found["iterations"] * IMAGES * WIDTH * 2}
     limits = {name: round(size / 1e9 / speed, 1) for name, size in read.items()}
     minutes = found["stages"]["whole"][0] / 60
     unit = f"minutes (wall, one thread) for {TRIPLETS} triplets over {IMAGES} × {WIDTH} float16, k = {CLUSTERS}"

@@ -117,7 +117,7 @@ def test_a_command_has_the_options_of_its_function() -> None:
 
     group = typer.main.get_command(app)
     assert set(group.commands) == set(COMMANDS)  # type: ignore[attr-defined]
-    only_there = {"engine", "pictures", "penalties", "mixes", "columns"}
+    only_there = {"pictures", "penalties", "mixes", "columns"}
     only_here = {"as_json", "column", "no_pictures", "penalty", "mix", "join", "help"}
     for name in COMMANDS:
         command = group.commands[name]  # type: ignore[attr-defined]

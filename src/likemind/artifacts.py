@@ -170,14 +170,18 @@ class Artifact:
         self._overwrite = overwrite
         self._lock: int | None = None
         self._started = time.monotonic()
+        self.done = self._look()
+        if self.done:
+            self._tell("unchanged, nothing to do")
+
+    def _look(self) -> bool:
+        """Return whether ``out`` holds this very run; a commit that was cut off is finished or undone."""
         try:
             with _disk_errors(self.path):
                 unattended = self._try_lock() or not self.path.exists()
-                self.done = self._settle() if unattended else self._is_done()
+                return self._settle() if unattended else self._is_done()
         finally:
             self._unlock()
-        if self.done:
-            self._tell("unchanged, nothing to do")
 
     def _tell(self, what: str) -> None:
         """Log it, unless this is a part of a larger artifact."""

@@ -28,12 +28,30 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _place(text: str) -> Any:
+    """Read a path; or a URL, of which a Path would drop a slash."""
+    from likemind.objects import url_of
+
+    return url_of(text) or Path(text)
+
+
 Out = Annotated[
-    Path, typer.Option("--out", "-o", help="Where the result goes; the same command continues a killed run.")
+    Path,
+    typer.Option(
+        "--out",
+        "-o",
+        parser=_place,
+        metavar="PATH",
+        help="Where the result goes; the same command continues a killed run.",
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another run at --out.")]
 Seed = Annotated[int, typer.Option(min=0, help="Decides everything that is drawn.")]
-Images = Annotated[Path, typer.Argument(help="A folder, .tar or .parquet of images, or a folder of these.")]
+Images = Annotated[
+    Path,
+    typer.Argument(parser=_place, help="A folder, .tar or .parquet of images, or a folder or URL of these."),
+]
 Backbone = Annotated[
     str,
     typer.Argument(help="timm/NAME, a short name (siglip-b, …), hf/ORG/NAME, open_clip/MODEL:TAG, or a folder of one."),
@@ -44,6 +62,8 @@ Weights = Annotated[
 Join = Annotated[
     list[Path] | None, typer.Option(help="More features of the same images, joined to FEATURES; repeat for more.")
 ]
+Engine = Annotated[Literal["local", "ray"], typer.Option(help="ray: by Ray's workers, with the same result.")]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster, such as auto; a local one if left out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
 
 
@@ -87,6 +107,8 @@ def embed(
     ] = None,
     precision: Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="Of the arithmetic.")] = "auto",
     dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Of the stored rows.")] = "float32",
+    engine: Engine = "local",
+    address: Address = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that decode; one less than there are processors.")
     ] = None,
@@ -109,13 +131,16 @@ def embed(
         preprocessing=preprocessing,
         precision=precision,
         dtype=dtype,
+        engine=engine,
+        address=address,
         workers=workers,
         skip_bad=skip_bad,
         verify=verify,
         overwrite=overwrite,
     )
     stores = [made] if isinstance(made, likemind.FeatureStore) else list(made.values())
-    told = [{"out": str(store.path), **store.run["figures"]} for store in stores]
+    places = [str(out) if layers is None else f"{out}/{store.path.name}" for store in stores]
+    told = [{"out": place, **store.run["figures"]} for place, store in zip(places, stores, strict=True)]
     left = [f", {len(one['left_out'])} left out as unreadable" if one["left_out"] else "" for one in told]
     lines = [f"{one['out']}: {one['images']} images × {one['dim']}{bad}" for one, bad in zip(told, left, strict=True)]
     _say(as_json, told[0] if layers is None else {"out": str(out), "layers": told}, "\n".join(lines))
@@ -226,8 +251,15 @@ def teach(
 
 @app.command()
 def label(
-    features: Annotated[Path, typer.Argument(help="Features by the teacher's backbone.")],
-    teacher: Annotated[Path, typer.Argument(help="An output of `likemind teach`, or gLocal's transform.npz.")],
+    features: Annotated[Path, typer.Argument(parser=_place, help="Features by the teacher's backbone; path or URL.")],
+    teacher: Annotated[
+        Path,
+        typer.Argument(
+            parser=_place,
+            metavar="TEACHER",
+            help="An output of `likemind teach`, or gLocal's transform.npz; path or URL.",
+        ),
+    ],
     out: Out,
     n: Annotated[int, typer.Option("-n", "--n", help="Triplets, all different.")],
     join: Join = None,
@@ -243,6 +275,8 @@ def label(
     ] = False,
     npz: Annotated[bool, typer.Option("--npz", help="Write AligNet's alignet.npz too.")] = False,
     seed: Seed = 0,
+    engine: Engine = "local",
+    address: Address = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check the bytes of inputs and labels again.")] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -250,6 +284,7 @@ def label(
     """Pseudo-human similarities for triplets of images."""
     import likemind
     from likemind.artifacts import read_run
+    from likemind.fetched import fetched
 
     likemind.label(
         [features, *join] if join else features,
@@ -262,10 +297,12 @@ def label(
         control=control,
         npz=npz,
         seed=seed,
+        engine=engine,
+        address=address,
         verify=verify,
         overwrite=overwrite,
     )
-    figures = read_run(out)["figures"]
+    figures = read_run(fetched(out))["figures"]
     mean, ties = figures["mean_entropy"], figures["ties"]
     text = f"{out}: {n} triplets; mean entropy {mean:.3f} of {1.0986:.3f} nats, {ties:.2%} ties"
     _say(as_json, {"out": str(out), **figures}, text)

@@ -228,8 +228,10 @@ def test_precision(images: Path, backbone: Backbone) -> None:
     assert resolve_precision("auto") == ("bfloat16" if torch.cuda.is_available() else "float32")
     with pytest.raises(LikemindError, match="precision 'float8'"):
         resolve_precision("float8")
-    with pytest.raises(LikemindError, match="engine 'ray'"):
-        embed(images, backbone, out="never", engine="ray")  # type: ignore[arg-type]
+    with pytest.raises(LikemindError, match="engine 'slurm' is not known: choose 'local' or 'ray'"):
+        embed(images, backbone, out="never", engine="slurm")  # type: ignore[arg-type]
+    with pytest.raises(LikemindError, match="the address 'auto' is of use to the engine ray alone"):
+        embed(images, backbone, out="never", address="auto")
     exact, _ = embed_rows(open_images(images), range(4), backbone)
     rounded, _ = embed_rows(open_images(images), range(4), backbone, bfloat16=True)
     assert rounded.dtype == np.float32

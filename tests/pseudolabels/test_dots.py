@@ -46,7 +46,6 @@ def test_a_block_at_a_time_is_the_whole(tmp_path: Path, monkeypatch: pytest.Monk
     X = np.random.default_rng(0).normal(size=(50, 6))
     store, teacher = make_store(tmp_path / "f", X, "a" * 64), make_teacher(tmp_path / "t", 6, "a" * 64)
     monkeypatch.setattr(blocks, "BLOCK", 7)
-    monkeypatch.setattr(blocks, "_KEPT", 2)
     found = aligned_features(store, teacher, tmp_path / "aligned")
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, teacher.transform(np.asarray(store.features)), rtol=1e-5, atol=1e-6)

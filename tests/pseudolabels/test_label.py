@@ -137,7 +137,8 @@ def test_labels_that_say_nothing_are_warned_of(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"engine": "ray"}, "engine 'ray' is not known"),
+        ({"engine": "slurm"}, "engine 'slurm' is not known: choose 'local' or 'ray'"),
+        ({"address": "auto"}, "the address 'auto' is of use to the engine ray alone: add --engine ray"),
         ({"sampling": "best"}, "sampling 'best' is not known: choose one of cluster_border, uniform, between_class"),
         ({"n": 0}, "give --n between 1 and that"),
         ({"n": 10**7}, "give --n between 1 and that"),

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 import torch
 
-from likemind.artifacts import Artifact
 from likemind.backbones.layers import check_layers, folder_of, layer_outputs
 from likemind.backbones.timm import load_backbone
+from likemind.distributed import check_engine, engine_of
 from likemind.errors import LikemindError, shown
 from likemind.features.ahead import prepared_batches
 from likemind.features.shards import Shards
 from likemind.features.store import FeatureStore
 from likemind.images.collection import ImageCollection, open_images
 from likemind.memory import keep_freed_memory
+from likemind.objects import below, path_of, url_of
 from likemind.progress import track
+from likemind.published import artifact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +44,8 @@ def embed(
     preprocessing: Preprocessing | Literal["alignet"] | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     dtype: Literal["float32", "float16"] = "float32",
-    engine: Literal["local"] = "local",
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
     workers: int | None = None,
     skip_bad: bool = False,
     verify: bool = False,
@@ -62,7 +64,8 @@ def embed(
     preprocessing: Preprocessing | Literal["alignet"] | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     dtype: Literal["float32", "float16"] = "float32",
-    engine: Literal["local"] = "local",
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
     workers: int | None = None,
     skip_bad: bool = False,
     verify: bool = False,
@@ -80,7 +83,8 @@ def embed(
     preprocessing: Preprocessing | Literal["alignet"] | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     dtype: Literal["float32", "float16"] = "float32",
-    engine: Literal["local"] = "local",
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
     workers: int | None = None,
     skip_bad: bool = False,
     verify: bool = False,
@@ -91,9 +95,9 @@ def embed(
     Shards of 512 images are committed one by one; a killed run continues, and ends in the same bytes.
 
     Args:
-        images: What ``open_images`` opens: a folder, tars, Parquet files, a saved Hugging Face dataset.
+        images: What ``open_images`` opens: a folder, tars, Parquet files, a saved Hugging Face dataset; or their URL.
         backbone: A timm name, a folder, or a loaded backbone.
-        out: The store's directory.
+        out: The store's directory, or its URL.
         layers: Several layers in one forward pass, named as for ``load_backbone``, such as
             ``["pooled", "blocks.10:cls", "blocks.10:mean"]``. Each is a store of its own, with the same ids, in a
             folder of ``out`` named after it: ``pooled``, ``blocks.10-cls``, ``blocks.10-mean``.
@@ -102,9 +106,11 @@ def embed(
         precision: Of the network's arithmetic. ``auto`` is float32 on a CPU (rows then agree within 1e-4 across
             machines) and bfloat16 on a GPU.
         dtype: Of the stored rows. float16 takes half the space, and rounds to three decimal digits.
-        engine: ``local``.
-        workers: Threads that decode images; one less than there are processors, at most 16, if None. No byte depends
-            on it.
+        engine: ``local``, or ``ray``: shards are computed by Ray Data's workers, each with one thread for the network,
+            and come out in the same bytes. They must find the images and this package where this process does.
+        address: Of a Ray cluster, such as ``auto``; a local one is started if None.
+        workers: Threads that decode images; one less than there are processors, at most 16, if None, and one for each
+            of Ray's workers. No byte depends on it.
         skip_bad: Leave out images that cannot be read, and list them in ``run.json``, instead of stopping. What was
             done before a stop is kept.
         verify: Read the images' and the store's bytes again instead of trusting remembered hashes and sizes.
@@ -119,26 +125,27 @@ def embed(
     Example:
         >>> embed("photos/", "timm/vit_base_patch14_dinov2.lvd142m", out="runs/features")  # doctest: +SKIP
     """
-    if engine != "local":
-        raise LikemindError(f"engine {engine!r} is not known: choose 'local'")
+    check_engine(engine, address)
     if dtype not in ("float32", "float16"):
         raise LikemindError(f"dtype {dtype!r} is not known: choose float32 or float16")
     if workers is not None and workers < 1:
         raise LikemindError(f"workers is {workers}: give 1 or more")
     collection = open_images(images, skip_bad=skip_bad)
     model = load_backbone(backbone, weights=weights, preprocessing=preprocessing)
-    places = {model.layer: Path(out)}
+    places = {model.layer: out}
     if layers is not None:
         check_layers(model, layers)
-        if (Path(out) / "run.json").exists():
+        if url_of(out) is None and (path_of(out) / "run.json").exists():
             raise LikemindError(f"{out} holds another run, and no folder for each layer: choose another --out")
-        places = {layer: Path(out) / folder_of(layer) for layer in layers}
+        places = {layer: below(out, folder_of(layer)) for layer in layers}
+    if engine == "ray" and workers is None:
+        workers = 1
     job = _Job(collection, model, resolve_precision(precision), dtype, workers, skip_bad)
     try:
-        _make(job, places, {"images": collection.key(verify=verify)}, overwrite)
+        _make(job, places, {"images": collection.key(verify=verify)}, overwrite, (engine, address))
     except LikemindError:
         with contextlib.suppress(OSError):  # a folder for layers that stayed empty
-            Path(out).rmdir()
+            path_of(out).rmdir()
         raise
     stores = {layer: _load(place, verify, skip_bad) for layer, place in places.items()}
     return stores[model.layer] if layers is None else stores
@@ -162,22 +169,28 @@ class _Job(NamedTuple):
         return [shared | {"layer": layer, "backbone": of} for layer, of in zip(layers, fingerprints, strict=True)]
 
 
-def _make(job: _Job, places: dict[str, Path], inputs: dict[str, str], overwrite: bool) -> None:
+def _make(
+    job: _Job,
+    places: dict[str, PathLike],
+    inputs: dict[str, str],
+    overwrite: bool,
+    engine: tuple[str, str | None],
+) -> None:
     configs = job.configs(list(places))
     with contextlib.ExitStack() as stack:
         works = [
-            stack.enter_context(Artifact(place, verb="embed", config=config, inputs=inputs, overwrite=overwrite))
+            stack.enter_context(artifact(place, verb="embed", config=config, inputs=inputs, overwrite=overwrite))
             for place, config in zip(places.values(), configs, strict=True)
         ]
         todo = {layer: work for layer, work in zip(places, works, strict=True) if not work.done}
         if todo:
             shards = {layer: Shards(work, job.dtype) for layer, work in todo.items()}
-            _write_shards(job, shards)
+            _write_shards(job, shards, engine)
             for layer, work in todo.items():
                 work.figures = {"backbone_name": job.model.name, **shards[layer].join(job.images)}
 
 
-def _load(place: Path, verify: bool, skip_bad: bool) -> FeatureStore:
+def _load(place: PathLike, verify: bool, skip_bad: bool) -> FeatureStore:
     store = FeatureStore.load(place, verify=verify)
     bad = store.run["figures"]["left_out"]
     if bad and not skip_bad:
@@ -197,18 +210,33 @@ def resolve_precision(precision: str) -> str:
     return precision
 
 
-def _write_shards(job: _Job, shards: dict[str, Shards]) -> None:
+def _write_shards(job: _Job, shards: dict[str, Shards], engine: tuple[str, str | None]) -> None:
     starts = range(0, len(job.images), SHARD)
     todo = [start for start in starts if not all(layer.has(start) for layer in shards.values())]
-    for start in track(todo, total=len(starts), done=len(starts) - len(todo), what="embed (shards)"):
-        positions = range(start, min(start + SHARD, len(job.images)))
-        missing = [layer for layer in shards if not shards[layer].has(start)]
-        bfloat16 = job.precision == "bfloat16"
-        rows, bad = embed_layers(
-            job.images, positions, job.model, missing, bfloat16=bfloat16, skip_bad=job.skip_bad, workers=job.workers
-        )
-        for layer, values in zip(missing, rows, strict=True):
-            shards[layer].write(start, values, bad, job.images.ids[start : start + SHARD])
+    if not todo:
+        return
+    with engine_of(*engine) as over:
+        made = over(_shard, (job, list(shards)), todo)
+        done = len(starts) - len(todo)
+        for start, (rows, bad) in track(made, total=len(starts), done=done, what="embed (shards)"):
+            for layer, values in zip(shards, rows, strict=True):
+                if not shards[layer].has(start):
+                    shards[layer].write(start, values, bad, job.images.ids[start : start + SHARD])
+
+
+def _shard(plan: tuple[_Job, list[str]], start: int) -> tuple[list[np.ndarray], list[str]]:
+    """Return each layer's rows of the images from ``start``, and what is said of those left out."""
+    job, layers = plan
+    positions = range(start, min(start + SHARD, len(job.images)))
+    return embed_layers(
+        job.images,
+        positions,
+        job.model,
+        layers,
+        bfloat16=job.precision == "bfloat16",
+        skip_bad=job.skip_bad,
+        workers=job.workers,
+    )
 
 
 def embed_rows(

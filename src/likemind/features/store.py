@@ -12,6 +12,7 @@ import numpy as np
 
 from likemind.artifacts import PathLike, read_run
 from likemind.errors import LikemindError, few
+from likemind.fetched import fetched
 from likemind.hashes import key_of
 from likemind.triplets import read_table
 
@@ -28,6 +29,7 @@ class FeatureStore:
         ids: The images' ids, one a row.
         features: (n, d) float32 or float16, as they were stored, memory-mapped.
         run: The artifact's ``run.json``.
+        parts: The stores that were joined, if any.
 
     Example:
         >>> store = FeatureStore.load("runs/features")  # doctest: +SKIP
@@ -39,17 +41,18 @@ class FeatureStore:
     ids: list[str]
     features: np.ndarray
     run: dict[str, Any]
+    parts: tuple[FeatureStore, ...] = ()
 
     @classmethod
     def load(
         cls, path: PathLike | FeatureStore | Sequence[PathLike | FeatureStore], *, verify: bool = False
     ) -> FeatureStore:
-        """Open a store, checking sizes (and bytes, with ``verify``); of several, join the rows."""
+        """Open a store at a path or URL, checking sizes (and bytes, with ``verify``); of several, join the rows."""
         if isinstance(path, FeatureStore):
             return path
         if not isinstance(path, str | os.PathLike):
             return joined([cls.load(one, verify=verify) for one in path])
-        folder = Path(path)
+        folder = fetched(path)
         run = read_run(folder, verb="embed", verify=verify)
         try:
             features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
@@ -64,6 +67,10 @@ class FeatureStore:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the store again."""
+        return (_reopened, (self.path, self.key)) if not self.parts else (joined, (list(self.parts),))
 
     @property
     def key(self) -> str:
@@ -128,7 +135,15 @@ def joined(stores: Sequence[FeatureStore]) -> FeatureStore:
         "figures": {"backbone_name": name},
     }
     path = Path(" + ".join(str(store.path) for store in stores))
-    return FeatureStore(path, first.ids, JoinedRows([store.features for store in stores], places), run)  # type: ignore[arg-type]
+    rows: Any = JoinedRows([store.features for store in stores], places)
+    return FeatureStore(path, first.ids, rows, run, tuple(stores))
+
+
+def _reopened(path: Path, key: str) -> FeatureStore:
+    store = FeatureStore.load(path)
+    if store.key != key:
+        raise LikemindError(f"{path} was made again while it was read: run the same command again")
+    return store
 
 
 class JoinedRows:
@@ -142,7 +157,7 @@ class JoinedRows:
         self.blocks = [width for part in parts for width in getattr(part, "blocks", [part.shape[1]])]
         self.shape = (len(parts[0] if places[0] is None else places[0]), sum(self.blocks))
         self.dtype = np.result_type(*parts)
-        self.base = None  # no pages of its own to let go
+        self.parts = [inner for part in parts for inner in getattr(part, "parts", [part])]
         self._parts, self._places = parts, places
 
     def __len__(self) -> int:

@@ -6,20 +6,22 @@ import json
 import os
 from collections import Counter
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from likemind.errors import LikemindError, few, shown
+from likemind.fetched import fetched
 from likemind.hashes import key_of
 from likemind.images.decode import decode
 from likemind.images.sources import SUFFIXES, Folder, has_suffix, names_below
 from likemind.images.tables import Parquet, SavedDataset, saved_dataset_files
 from likemind.images.tars import Tars
+from likemind.objects import url_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from PIL import Image
 
@@ -35,7 +37,8 @@ class ImageCollection:
     whatever is no file (a pipe, a folder named ``x.jpg``). Links to files are followed, links to folders are not.
 
     Attributes:
-        path: Where the images are.
+        path: Where the images are; of a URL, the copy on this machine.
+        origin: The path or URL that was opened.
         ids: One an image.
         left_out: Messages about images that ``open_images`` left out; empty unless it was told to.
 
@@ -46,9 +49,15 @@ class ImageCollection:
     """
 
     def __init__(
-        self, path: Path, source: Source, rows: np.ndarray | None = None, left_out: Sequence[str] = ()
+        self,
+        path: Path,
+        source: Source,
+        rows: np.ndarray | None = None,
+        left_out: Sequence[str] = (),
+        origin: PathLike | None = None,
     ) -> None:
         self.path = path
+        self.origin = path if origin is None else origin
         self.left_out = list(left_out)
         self._source = source
         self._rows = np.arange(len(source.ids)) if rows is None else rows
@@ -89,7 +98,12 @@ class ImageCollection:
 
     def select(self, ids: Sequence[str]) -> ImageCollection:
         """Return the images with these ids, in this order."""
-        return ImageCollection(self.path, self._source, self._rows[self.positions(ids)])
+        return ImageCollection(self.path, self._source, self._rows[self.positions(ids)], origin=self.origin)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the images again; what it is sent is where they are, and which of them, if not all."""
+        whole = len(self) == len(self._source.ids) and bool((np.diff(self._rows) == 1).all())
+        return _reopened, (self.origin, None if whole else self._rows, self.left_out, key_of(ids=self.ids))
 
     def key(self, *, verify: bool = False) -> str:
         """Return a hash of the ids and of all image bytes (remembered by path, size and time unless ``verify``)."""
@@ -103,7 +117,8 @@ def open_images(path: PathLike | ImageCollection, *, skip_bad: bool = False) -> 
         path: A folder of images (with its sub-folders); an uncompressed ``.tar``, or a folder of them, such as the
             shards of a WebDataset; a ``.parquet``, or a folder of them, with the columns ``id`` and ``image`` (the
             encoded bytes, or a struct with ``bytes`` as Hugging Face datasets writes it); or a folder that
-            ``datasets.Dataset.save_to_disk`` wrote.
+            ``datasets.Dataset.save_to_disk`` wrote. Or the URL of one of these: its files are copied to the cache
+            folder, and brought up to date when it is opened again.
         skip_bad: Leave out images whose names are not UTF-8, and list them in ``left_out``, instead of stopping.
 
     Returns:
@@ -115,7 +130,7 @@ def open_images(path: PathLike | ImageCollection, *, skip_bad: bool = False) -> 
     """
     if isinstance(path, ImageCollection):
         return path
-    place = Path(path)
+    place = fetched(path)
     if not os.path.exists(place):  # noqa: PTH110 - a name that is too long is none; Path.exists would raise
         raise LikemindError(f"{place} does not exist: check the path to the images")
     source = _source(place)
@@ -130,7 +145,17 @@ def open_images(path: PathLike | ImageCollection, *, skip_bad: bool = False) -> 
     if len({source.ids[row] for row in rows}) < len(rows):
         twice = Counter(source.ids[row] for row in rows).most_common(1)[0][0]
         raise LikemindError(f"{place} holds the image id {json.dumps(twice)} twice: ids must be unique")
-    return ImageCollection(place, source, np.array(rows, dtype=np.int64), said)
+    return ImageCollection(place, source, np.array(rows, dtype=np.int64), said, path if url_of(path) else place)
+
+
+def _reopened(origin: PathLike, rows: np.ndarray | None, left_out: list[str], ids: str) -> ImageCollection:
+    """Open a collection again in another process; ``ids`` is the hash of its ids."""
+    images = open_images(origin, skip_bad=bool(left_out))
+    if rows is not None:
+        images = ImageCollection(images.path, images._source, rows, left_out, origin)  # noqa: SLF001
+    if key_of(ids=images.ids) != ids:
+        raise LikemindError(f"{origin} holds other images than when this run began: run the same command again")
+    return images
 
 
 def _source(place: Path) -> Source:

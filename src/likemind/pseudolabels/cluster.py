@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
 import torch
 
+from likemind.distributed import Over, here
 from likemind.errors import LikemindError
-from likemind.pseudolabels.blocks import blocks, let_go
+from likemind.pseudolabels.blocks import BLOCK, SHARD, Rows, blocks, let_go, shards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +49,7 @@ class Clusters:
         return np.bincount(self.labels)
 
 
-def cluster(features: np.ndarray, k: int, *, seed: int) -> Clusters:
+def cluster(features: np.ndarray, k: int, *, seed: int, over: Over = here) -> Clusters:
     """Partition rows into ``k`` clusters by k-means: Lloyd's iterations over all rows.
 
     The start is greedy k-means++ (Arthur & Vassilvitskii 2007), and Lloyd's iterations, on 8,192 rows or 32 a cluster
@@ -57,6 +59,8 @@ def cluster(features: np.ndarray, k: int, *, seed: int) -> Clusters:
 
     Rows are read a block at a time and may be memory-mapped. Each is given to the nearest centre in float32: on a
     processor with AVX-512-BF16, bfloat16 finds the centres that can be nearest within its error, float32 decides.
+    Another engine than this process (``over``) finds the nearest centres of shards; sums are kept up to date here, in
+    the order of rows, so that the result is the same.
 
     Shapes:
         features: (n, d), float16 or float32 (wider becomes float32).
@@ -82,7 +86,7 @@ def cluster(features: np.ndarray, k: int, *, seed: int) -> Clusters:
         first = _Partition(sample, np.zeros_like(mean), k)
         first.learn(centres)
         centres = first.centres
-    partition = _Partition(features, mean, k)
+    partition = _Partition(features, mean, k, over)
     iterations = partition.learn(centres)
     return Clusters(labels=partition.labels, inertia=partition.inertia, iterations=iterations)
 
@@ -121,8 +125,8 @@ def _start(rows: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
 class _Partition:
     """Rows, less their mean, given to clusters; kept up to date as rows move."""
 
-    def __init__(self, features: np.ndarray, mean: np.ndarray, k: int) -> None:
-        self.features, self.mean = features, mean
+    def __init__(self, features: np.ndarray, mean: np.ndarray, k: int, over: Over = here) -> None:
+        self.features, self.mean, self.over = features, mean, over
         self.labels = np.full(len(features), -1, dtype=np.int32)
         self.sums = np.zeros((k, features.shape[1]))
         self.sizes = np.zeros(k, dtype=np.int64)
@@ -155,8 +159,21 @@ class _Partition:
         return blocks(self.features, self.mean)
 
     def _assign(self, centres: np.ndarray) -> int:
-        nearest = _Nearest(centres)
-        return sum(_move(x, nearest(x), self.labels[rows], self.sums, self.sizes) for rows, x in self._blocks())
+        if self.over is here:  # a block is read once
+            nearest = _Nearest(centres)
+            return sum(_move(x, nearest(x), self.labels[rows], self.sums, self.sizes) for rows, x in self._blocks())
+        found = np.empty_like(self.labels)
+        plan = _Assignment(Rows(self.features), self.mean, centres)
+        for start, part in self.over(_Assignment.shard, plan, shards(len(found))):
+            found[start : start + SHARD] = part
+        moved = np.flatnonzero(found != self.labels)
+        for start in range(0, len(moved), BLOCK):
+            rows = moved[start : start + BLOCK]
+            x = np.subtract(self.features[rows], self.mean, dtype=np.float32)
+            _move(x, found[rows], self.labels[rows], self.sums, self.sizes)
+        self.labels[:] = found
+        let_go(self.features)
+        return len(moved)
 
     def _refill(self, centres: np.ndarray) -> None:
         """Give each empty cluster the row farthest from its centre, of those that are not alone in their cluster."""
@@ -169,6 +186,24 @@ class _Partition:
             row = next(row for row in farthest if self.sizes[self.labels[row]] > 1)
             x = self.features[row : row + 1].astype(np.float32) - self.mean
             _move(x, np.array([target], dtype=np.int32), self.labels[row : row + 1], self.sums, self.sizes)
+
+
+@dataclass
+class _Assignment:
+    """Rows to be given to the nearest centres."""
+
+    rows: Rows
+    mean: np.ndarray
+    centres: np.ndarray
+
+    @cached_property
+    def nearest(self) -> _Nearest:
+        return _Nearest(self.centres)
+
+    def shard(self, start: int) -> np.ndarray:
+        """Return the nearest centre of each row of a shard."""
+        parts = blocks(self.rows.array, self.mean, start, start + SHARD)
+        return np.concatenate([self.nearest(x) for _, x in parts])
 
 
 class _Nearest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +11,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from likemind.artifacts import Artifact, PathLike, read_run
+from likemind.artifacts import PathLike, read_run
 from likemind.choice import choose, entropy, log_probabilities
+from likemind.distributed import check_engine, engine_of
 from likemind.errors import LikemindError, few
 from likemind.features.store import FeatureStore
+from likemind.fetched import fetched
 from likemind.hashes import key_of
 from likemind.progress import log
 from likemind.pseudolabels.cluster import cluster
-from likemind.pseudolabels.dots import aligned_features, pair_products
+from likemind.pseudolabels.dots import aligned_features, labelled
 from likemind.pseudolabels.sample import OF_CLASSES, SAMPLERS
+from likemind.published import artifact
 from likemind.readers.alignet import to_alignet
 from likemind.readers.categories import read_categories
 from likemind.teacher.teacher import Teacher
@@ -27,6 +31,8 @@ from likemind.triplets import Triplets, read_table, write_table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Literal
+
+    from likemind.distributed import Over
 
 _LEARNABLE = 0.98
 """Mean label entropy, as a share of ln 3, above which nothing could be learned from the labels."""
@@ -47,7 +53,8 @@ def label(
     control: bool = False,
     npz: bool = False,
     seed: int = 0,
-    engine: Literal["local"] = "local",
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
     verify: bool = False,
     overwrite: bool = False,
 ) -> Triplets:
@@ -57,9 +64,9 @@ def label(
     as float32 up to 1 GiB and as float16 beyond.
 
     Args:
-        features: A store of the teacher's backbone's features; or several, joined as the teacher's were.
-        teacher: The teacher.
-        out: The labels' directory: ``triplets.parquet``, ``items.parquet`` and ``clusters.parquet``.
+        features: A store of the teacher's backbone's features, or its URL; or several, joined as the teacher's were.
+        teacher: The teacher, or its URL.
+        out: The labels' directory, or its URL: ``triplets.parquet``, ``items.parquet`` and ``clusters.parquet``.
         n: Triplets, all different.
         sampling: ``cluster_border`` (two images of one cluster, one of another), ``uniform`` (any three), or of
             classes ``between_class`` (three), ``within_class`` (one) and ``class_border`` (two of one class, one of
@@ -70,7 +77,10 @@ def label(
         control: Label with the untransformed features (UnAligNet) instead.
         npz: Write AligNet's ``alignet.npz`` too (see ``to_alignet``).
         seed: Of clustering and sampling.
-        engine: ``local``.
+        engine: ``local``, or ``ray``: Ray Data's workers transform the features, find the nearest clusters and take the
+            dot products, and the labels come out in the same bytes. They read features and write in the labels'
+            directory while it is made, and so must find both where this process does.
+        address: Of a Ray cluster, such as ``auto``; a local one is started if None.
         verify: Read the bytes of features, teacher and labels again and check them against their hashes.
         overwrite: Replace another run at ``out``.
 
@@ -85,8 +95,7 @@ def label(
     Example:
         >>> label("runs/features", "runs/teacher", out="runs/labels", n=100_000)  # doctest: +SKIP
     """
-    if engine != "local":
-        raise LikemindError(f"engine {engine!r} is not known: choose 'local'")
+    check_engine(engine, address)
     if sampling not in SAMPLERS:
         raise LikemindError(f"sampling {sampling!r} is not known: choose one of {', '.join(SAMPLERS)}")
     if verify and isinstance(features, FeatureStore):
@@ -98,12 +107,14 @@ def label(
     groups = None
     if classes is not None:
         groups, inputs["classes"] = _classes(classes, store, sampling)
-    with Artifact(out, verb="label", config=config, inputs=inputs, recipe_version=2, overwrite=overwrite) as work:
+    with artifact(out, verb="label", config=config, inputs=inputs, recipe_version=2, overwrite=overwrite) as work:
         if not work.done:
             source = fitted.untransformed() if control else fitted
-            work.figures = _write(work.path, store, source, groups, config)
-    read_run(out, verb="label", verify=verify)
-    return Triplets.load(out)
+            with engine_of(engine, address) as over:
+                work.figures = _write(work.path, store, source, groups, config, over)
+    made = fetched(out)
+    read_run(made, verb="label", verify=verify)
+    return Triplets.load(made)
 
 
 def _classes(classes: PathLike | Mapping[str, str], store: FeatureStore, sampling: str) -> tuple[np.ndarray, str]:
@@ -120,16 +131,22 @@ def _classes(classes: PathLike | Mapping[str, str], store: FeatureStore, samplin
 
 
 def _write(
-    folder: Path, store: FeatureStore, teacher: Teacher, classes: np.ndarray | None, config: dict[str, Any]
+    folder: Path,
+    store: FeatureStore,
+    teacher: Teacher,
+    classes: np.ndarray | None,
+    config: dict[str, Any],
+    over: Over,
 ) -> dict[str, Any]:
-    scratch, seed = folder / "aligned.tmp", config["seed"]
+    _clear(folder)
+    scratch, seed = folder / f"aligned-{secrets.token_hex(4)}.tmp", config["seed"]
     try:
-        aligned = aligned_features(store, teacher, scratch)
-        found = cluster(aligned, config["clusters"], seed=seed)
+        aligned = aligned_features(store, teacher, scratch, over)
+        found = cluster(aligned, config["clusters"], seed=seed, over=over)
         indices = SAMPLERS[config["sampling"]](found.labels if classes is None else classes, config["n"], seed=seed)
-        similarities = pair_products(aligned, indices)
+        similarities = labelled(aligned, indices, scratch.with_suffix(".indices.tmp"), over)
     finally:
-        scratch.unlink(missing_ok=True)
+        _clear(folder)
     del aligned
     labels = Triplets(store.ids, indices, similarities=similarities, source="pseudo")
     labels.save(folder)
@@ -144,6 +161,12 @@ def _write(
             100 * figures["mean_entropy_share"],
         )
     return {**figures, "cluster_sizes": found.sizes.tolist(), "inertia": found.inertia, "iterations": found.iterations}
+
+
+def _clear(folder: Path) -> None:
+    """Remove scratch files, and a killed run's; workers of that, should any be left, do not know ours by name."""
+    for file in folder.glob("aligned-*.tmp"):
+        file.unlink()
 
 
 def label_figures(similarities: np.ndarray) -> dict[str, Any]:

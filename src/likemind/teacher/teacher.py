@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from likemind.artifacts import PathLike, read_json, read_run, write_atomic, write_json
 from likemind.choice import agreement
 from likemind.errors import LikemindError
+from likemind.fetched import fetched
 from likemind.teacher import glocal
 from likemind.teacher.affine import AffineProblem
 from likemind.teacher.gram import dot_pairs
@@ -235,12 +236,12 @@ class Teacher(BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(cls, path: PathLike | Teacher, *, verify: bool = False) -> Teacher:
-        """Read a teacher that ``likemind teach`` wrote, or gLocal's ``transform.npz``."""
+        """Read a teacher that ``likemind teach`` wrote, or gLocal's ``transform.npz``, at a path or URL."""
         from safetensors.numpy import load
 
         if isinstance(path, Teacher):
             return path
-        folder = Path(path)
+        folder = fetched(path)
         if folder.suffix == ".npz":
             return cls.from_glocal(folder)
         read_run(folder, verb="teach", verify=verify)
