@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
+from scipy.stats import pearsonr, rankdata, spearmanr
 
-from likemind.evaluation.rsa import SAMPLES, averaged, dissimilarities, rsa, spearman
+from likemind.errors import LikemindError
+from likemind.evaluation.intervals import Crossed, Resampled
+from likemind.evaluation.rsa import SAMPLES, Coefficient, RatedPairs, averaged, dissimilarities
 from likemind.readers.ratings import RatingMatrix
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -39,6 +41,12 @@ def slow_cosines(rows: np.ndarray) -> list[list[float]]:
 
 def above_the_diagonal(matrix: np.ndarray) -> list[float]:
     return [float(matrix[a, b]) for a in range(len(matrix)) for b in range(a + 1, len(matrix))]
+
+
+def rsa(rows: np.ndarray, ratings: RatingMatrix, seed: int, coefficient: Coefficient = "spearman") -> Resampled:
+    found = RatedPairs([ratings], coefficient, seed).correlate(rows)
+    assert isinstance(found, Resampled)
+    return found
 
 
 def value(rows: np.ndarray, matrix: np.ndarray) -> float:
@@ -124,7 +132,8 @@ def test_an_embedding_that_tells_nothing_apart_scores_nothing(m: int, seed: int,
 def test_the_interval_s_replicates_are_the_written_out_ones(m: int, seed: int, ties: bool) -> None:
     """Items are drawn with replacement; pairs of an item with itself are left out; three different ones are needed."""
     model, people = dissimilarities(rows_of(m, seed=seed)), people_of(m, seed, ties=ties)
-    found = spearman(model, people, seed)
+    found = RatedPairs([ratings_of(people)], "spearman", seed).correlate_matrix(model)
+    assert isinstance(found, Resampled)
     assert len(found.replicates) == SAMPLES == 1000
     rng = np.random.default_rng([seed, m])
     empty = 0
@@ -150,6 +159,96 @@ def test_the_interval_is_drawn_alike_for_every_model() -> None:
     one, two = rsa(rows_of(8, seed=1), people, 0), rsa(rows_of(8, seed=1) * 3, people, 0)
     np.testing.assert_array_equal(one.replicates, two.replicates)
     assert (rsa(rows_of(8, seed=1), people, 1).replicates != one.replicates).any()
+
+
+# --- Pearson's coefficient, several people, ceilings
+
+
+@given(st.integers(4, 20), SEEDS)
+def test_pearsons_coefficient_is_scipys(m: int, seed: int) -> None:
+    rows, people = rows_of(m, seed=seed), people_of(m, seed)
+    wanted = pearsonr(above_the_diagonal(dissimilarities(rows)), above_the_diagonal(people)).statistic
+    assert rsa(rows, ratings_of(people), 0, "pearson").value == pytest.approx(wanted, abs=1e-9)
+
+
+def crowd(count: int, m: int = 12, noise: float = 1.0) -> list[RatingMatrix]:
+    """People who see the same places, each with noise of their own."""
+    found = []
+    for person in range(count):
+        own = people_of(m, 1) + noise * np.random.default_rng([person, 5]).random((m, m))
+        own = (own + own.T) / 2
+        np.fill_diagonal(own, 0)
+        found.append(ratings_of(own))
+    return found
+
+
+@pytest.mark.parametrize("coefficient", ["spearman", "pearson"])
+def test_several_people_and_their_ceilings_are_written_out(coefficient: Coefficient) -> None:
+    people = crowd(6)
+    rows = rows_of(12)
+    correlate = {"spearman": spearmanr, "pearson": pearsonr}[coefficient]
+    theirs = [above_the_diagonal(one.dissimilarities) for one in people]
+    mine = above_the_diagonal(dissimilarities(rows))
+    rated = RatedPairs(people, coefficient, 0)
+    found = rated.correlate(rows)
+    assert found.value == pytest.approx(np.mean([correlate(mine, one).statistic for one in theirs]))
+    like = [rankdata(one) if coefficient == "spearman" else np.array(one) for one in theirs]
+    even = [(one - one.mean()) / one.std() for one in like]
+    lower = [pearsonr(even[k], sum(even[:k] + even[k + 1 :])).statistic for k in range(6)]
+    upper = [pearsonr(one, sum(even)).statistic for one in even]
+    assert rated.ceiling == pytest.approx((np.mean(lower), np.mean(upper)))
+    assert np.mean(lower) < np.mean(upper)
+    assert RatedPairs(people[:1], coefficient, 0).ceiling is None
+
+
+def test_who_rates_as_people_do_in_the_mean_lies_between_the_ceilings() -> None:
+    rated = RatedPairs(crowd(8), "spearman", 0)
+    low, high = rated.ceiling or (0.0, 0.0)
+    assert low - 0.01 < rated.correlate_matrix(people_of(12, 1)).value < high + 0.01
+    assert rated.correlate_matrix(people_of(12, 77)).value < low
+
+
+def test_the_interval_of_several_people_draws_objects_people_and_both() -> None:
+    people = crowd(6, noise=4.0)
+    found = RatedPairs(people, "spearman", 0).correlate(rows_of(12))
+    assert isinstance(found, Crossed)
+    assert (found.n, found.fewest) == (12, 6)
+    assert found.people.std() > 0
+    assert found.error[1] == 5
+    alike = RatedPairs([people[0]] * 6, "spearman", 0).correlate(rows_of(12))
+    assert isinstance(alike, Crossed)
+    assert alike.people.std() == pytest.approx(0, abs=1e-12)
+    np.testing.assert_allclose(alike.stimuli, alike.both, atol=1e-12)
+
+
+def test_people_must_rate_the_same() -> None:
+    two = RatingMatrix(["a", "b", "c"], people_of(3)), RatingMatrix(["a", "c", "b"], people_of(3))
+    with pytest.raises(LikemindError, match="about different items"):
+        RatedPairs(two, "spearman", 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("m", "low", "high"), [(40, 0.93, 0.97), (12, 0.85, 0.95)])
+def test_intervals_over_objects_hold_the_truth_and_few_objects_undercover_as_the_pages_say(
+    m: int, low: float, high: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Objects are drawn from a world where the true correlation is known from a very large sample of them."""
+
+    def study(size: int, seed: int) -> tuple[np.ndarray, RatingMatrix]:
+        rng = np.random.default_rng([seed, 8])
+        shared = rng.normal(size=(size, 5))
+        mine = shared + 0.8 * rng.normal(size=(size, 5))
+        theirs = shared + 0.8 * rng.normal(size=(size, 5))
+        return mine, ratings_of(np.linalg.norm(theirs[:, None] - theirs, axis=2))
+
+    monkeypatch.setattr("likemind.evaluation.rsa.SAMPLES", 1)
+    truth = float(np.mean([rsa(*study(1000, 10**6 + k), 0).value for k in range(8)]))
+    monkeypatch.setattr("likemind.evaluation.rsa.SAMPLES", 200)
+    inside = 0
+    for seed in range(2000):
+        bounds = rsa(*study(m, seed), 0).interval
+        inside += bounds[0] <= truth <= bounds[1]
+    assert low <= inside / 2000 <= high
 
 
 # --- names

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # dataset/split/metric[.level][.kK][.spearman…]@layer, with .before and .after for scores that depend on τ
 METRIC = re.compile(
     r"toys/(heldout|grey)/"
-    r"(agreement\.(all|between_class|class_border|within_class)"
+    r"((agreement|agreement_dot|accuracy|majority)\.(all|between_class|class_border|within_class)"
     r"|entropy_rt(\.(between_class|class_border|within_class))?\.spearman"
     r"|(ece|ece_adaptive|brier|nll|risk_coverage)\.(before|after)|(fewshot|centroid)\.k[15]|grouping\.ami)"
     r"@(backbone|head|shipped|teacher)"
@@ -97,8 +97,9 @@ def test_every_id_is_the_contracts(out: Path) -> None:
         ("aligned", "shipped"),
     }
     first = stems(results, "base", "backbone")
-    assert len(first) == 4 + 4 + 10 + 4 + 1 + 4 + 4
-    assert all(stems(results, *layer) == first for layer in layers)
+    assert len(first) == 4 * 4 + 4 + 10 + 4 + 1 + 4 + 4
+    mixed = {stem for stem in first if "agreement_dot" not in stem}  # no dot products of a mix of unit rows
+    assert all(stems(results, *layer) == (mixed if layer[1] == "shipped" else first) for layer in layers)
     assert len({(s.model, s.metric) for s in results.scores}) == len(results.scores)
 
 
@@ -225,7 +226,7 @@ def test_the_same_is_skipped_and_another_refused(
 @pytest.mark.parametrize(
     ("suite", "wanted"),
     [
-        ("human", {"agreement", "entropy_rt"}),
+        ("human", {"agreement", "agreement_dot", "accuracy", "majority", "entropy_rt"}),
         ("calibration", {"ece", "ece_adaptive", "brier", "nll", "risk_coverage"}),
         ("generalisation", {"fewshot", "centroid"}),
         ("structure", {"grouping"}),
@@ -322,6 +323,7 @@ def test_results_survive_the_file(out: Path, tmp_path: Path) -> None:
         "n",
         "chance",
         "ceiling",
+        "ceiling_low",
         "higher_is_better",
         "source",
         "similarity",

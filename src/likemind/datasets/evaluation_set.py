@@ -38,7 +38,11 @@ class Description(BaseModel):
         tasks: First parts of the few-shot ids, such as ``caltech101/unseen``; ``NAME/heldout`` by default.
         answers: Name → recorded answers about any of the items (``accuracy``), relative to this file. These files, and
             the ratings', may name items or categories; a category's images are averaged.
-        ratings: Name → people's dissimilarities of any of the items (``rsa``), relative to this file.
+        ratings: Name → people's dissimilarities of any of the items (``rsa``), relative to this file; a list has one
+            file a person.
+        twoafc: Name → judgements which of two items is more like a third, a table in the layout of NIGHTS.
+        tree: A text file of lines ``parent child`` over the items' categories, such as WordNet's; by default categories
+            hang below their groups.
         licences: What → licence and credit.
         showcase: Ids of items that reports show the neighbours of.
     """
@@ -53,7 +57,9 @@ class Description(BaseModel):
     shifts: dict[str, str] = {}
     tasks: str = ""
     answers: dict[str, str] = {}
-    ratings: dict[str, str] = {}
+    ratings: dict[str, str | list[str]] = {}
+    twoafc: dict[str, str] = {}
+    tree: str = ""
     licences: dict[str, str] = {}
     showcase: list[str] = []
 
@@ -118,8 +124,10 @@ class EvaluationSet:
         if self._key is None:
             names = ["dataset.json", "items.parquet", self.description.images]
             about = self.description
-            for named in (about.judgements, about.shifts, about.answers, about.ratings):
+            for named in (about.judgements, about.shifts, about.answers, about.twoafc):
                 names += named.values()
+            names += [name for one in about.ratings for name in self.rating_files(one)]
+            names += [about.tree] if about.tree else []
             self._key = key_of(files={name: key_of_path(self.path / name) for name in names})
         return self._key
 
@@ -151,10 +159,31 @@ class EvaluationSet:
         found = read_triplets(self.path / self.description.answers[name])
         return found.within(list(self.rows_of(found.items)))
 
+    def rating_files(self, name: str) -> list[str]:
+        """Return the files of one study's ratings: one, or one a person."""
+        named = self.description.ratings[name]
+        return [named] if isinstance(named, str) else named
+
     def ratings(self, name: str) -> RatingMatrix:
-        """Return people's dissimilarities of any of the items, those of others left out."""
-        found = RatingMatrix.from_parquet(self.path / self.description.ratings[name])
-        return found.within(list(self.rows_of(found.items)))
+        """Return people's dissimilarities of any of the items, those of others left out; several people's mean."""
+        people = self.ratings_of_each(name)
+        mean = np.mean([one.dissimilarities for one in people], axis=0)
+        return RatingMatrix(people[0].items, mean, people[0].source)
+
+    def ratings_of_each(self, name: str) -> list[RatingMatrix]:
+        """Return each person's dissimilarities, or the one matrix that there is.
+
+        Raises:
+            LikemindError: People rated different items.
+        """
+        found = [RatingMatrix.from_parquet(self.path / file) for file in self.rating_files(name)]
+        if not found:
+            raise LikemindError(f"{self.path}: the ratings {name!r} name no file; mend dataset.json")
+        if any(list(one.items) != list(found[0].items) for one in found):
+            raise LikemindError(
+                f"{self.path}: the people of {name!r} rated different items: give each the same, in order"
+            )
+        return [one.within(list(self.rows_of(one.items))) for one in found]
 
     def rows_of(self, names: Sequence[str]) -> dict[str, list[int]]:
         """Return, for each name that is an item's id or category, the rows of its items."""

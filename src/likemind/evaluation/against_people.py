@@ -16,6 +16,7 @@ from likemind.evaluation.calibration import (
     negative_log_likelihood,
     risk_coverage_area,
 )
+from likemind.evaluation.ceilings import accuracy_ceiling, majority
 from likemind.evaluation.context import Scored
 from likemind.evaluation.odd_one_out import (
     TimedTriplets,
@@ -26,7 +27,8 @@ from likemind.evaluation.odd_one_out import (
     mean,
     picked,
 )
-from likemind.evaluation.rsa import averaged, rsa
+from likemind.evaluation.rsa import COEFFICIENTS, RatedPairs, averaged
+from likemind.evaluation.twoafc import read_two_alternatives
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,19 +36,24 @@ if TYPE_CHECKING:
     import torch
 
     from likemind.evaluation.context import Context, Subject
+    from likemind.evaluation.rsa import Coefficient
+    from likemind.evaluation.twoafc import TwoAlternatives
+    from likemind.readers.ratings import RatingMatrix
+    from likemind.triplets import Triplets
 
 
-def agreement_scores(context: Context, split: str, cosines: torch.Tensor) -> Iterator[Scored]:
-    """Yield the agreement over all held-out triplets and by level."""
+def agreement_scores(context: Context, split: str, by_pair: np.ndarray, *, dot: bool = False) -> Iterator[Scored]:
+    """Yield people's mean share for the model's choices, 1 at each in ``by_pair`` (n, 3), by level."""
     trials = context.heldout
-    found = by_level(chosen(cosines), trials, context.seed, intervals=context.intervals)
-    for level, value in found.items():
-        best = trials.ceiling[trials.inside(level)].mean()
-        yield Scored(f"{context.name}/{split}/agreement.{level}", value, chance=1 / 3, ceiling=float(best))
+    name, similarity = ("agreement_dot", "dot") if dot else ("agreement", None)
+    for level, value in by_level(by_pair, trials, context.seed, intervals=context.intervals).items():
+        best = float(trials.ceiling[trials.inside(level)].mean())
+        metric = f"{context.name}/{split}/{name}.{level}"
+        yield Scored(metric, value, chance=1 / 3, ceiling=best, similarity=similarity)
 
 
 class Human:
-    """Odd ones out, doubt, recorded answers and ratings."""
+    """Odd ones out, doubt, recorded answers, ratings and two-alternative judgements."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -58,33 +65,77 @@ class Human:
         masks = {"": None} | {f".{name}": trials.level == name for name in trials.levels}
         return {name: TimedTriplets(trials, seed, mask) for name, mask in masks.items()}
 
+    @cached_property
+    def _answers(self) -> list[tuple[str, Triplets, Trials]]:
+        data = self.context.data
+        read = [(name, data.answers(name)) for name in data.description.answers]
+        return [
+            (name, one, Trials.of(one, one.items, name)) for name, one in read if one.choice is not None and len(one)
+        ]
+
+    @cached_property
+    def _ratings(self) -> list[tuple[str, RatingMatrix, dict[Coefficient, RatedPairs]]]:
+        data, seed = self.context.data, self.context.seed
+        read = [(name, data.ratings_of_each(name)) for name in data.description.ratings]
+        return [
+            (name, people[0], {one: RatedPairs(people, one, seed) for one in COEFFICIENTS})
+            for name, people in read
+            if len(people[0]) > 2
+        ]
+
+    @cached_property
+    def _pairs(self) -> dict[str, TwoAlternatives]:
+        data = self.context.data
+        files = data.description.twoafc
+        return {name: read_two_alternatives(data.path / file, self.context.ids) for name, file in files.items()}
+
     def score(self, subject: Subject) -> Iterator[Scored]:
         """Yield the numbers about one layer."""
-        choice = subject.choice
-        yield from agreement_scores(self.context, "heldout", choice.cosines)
-        nats = choice_entropy(choice.after)
+        cosine = chosen(subject.choice.cosines)
+        yield from agreement_scores(self.context, "heldout", cosine)
+        yield from self._by_answer(cosine)
+        if subject.raw is not None:
+            yield from agreement_scores(self.context, "heldout", picked(subject.raw, self.context.heldout), dot=True)
+        nats = choice_entropy(subject.choice.after)
         for level, timed in self._timed.items():
             if timed.n:
                 metric = f"{self._prefix}/entropy_rt{level}.spearman"
-                yield Scored(metric, timed.correlate(nats), chance=0.0, temperature=choice.temperature)
+                yield Scored(metric, timed.correlate(nats), chance=0.0, temperature=subject.choice.temperature)
         yield from self._recorded(subject.rows)
+
+    def _by_answer(self, by_pair: np.ndarray) -> Iterator[Scored]:
+        """Every answer counts once, or every triplet that most people answer alike."""
+        trials, seed, kind = self.context.heldout, self.context.seed, self.context.intervals
+        if trials.answers.any():
+            for level, value in by_level(by_pair, trials, seed, trials.answers, intervals=kind).items():
+                inside = trials.inside(level)
+                counted = replace(value, n=int(trials.answers[inside].sum()))
+                ceiling = accuracy_ceiling(trials, inside)
+                yield Scored(f"{self._prefix}/accuracy.{level}", counted, chance=1 / 3, ceiling=ceiling)
+        most, clear = majority(trials)
+        right = np.repeat((by_pair * most).sum(axis=1, keepdims=True), 3, axis=1)
+        as_one = replace(trials, clusters=trials.clusters.of_stimuli())
+        for level, value in by_level(right, as_one, seed, clear, intervals=kind).items():
+            yield Scored(f"{self._prefix}/majority.{level}", value, chance=1 / 3, ceiling=1.0)
 
     def _recorded(self, rows: np.ndarray) -> Iterator[Scored]:
         """Real answers and ratings about any of the items: few, so their intervals are wide."""
         context, data = self.context, self.context.data
-        for name in data.description.answers:
-            judgements = data.answers(name)
-            if judgements.choice is not None and len(judgements):
-                trials = Trials.of(judgements, judgements.items, name)
-                chosen_pairs = picked(averaged(rows, data, judgements.items), trials)
-                right = mean(chosen_pairs, trials, context.seed, trials.answers, context.intervals)
-                right = replace(right, n=len(judgements))
-                yield Scored(f"{name}/inside/accuracy", right, chance=1 / 3, source=judgements.source)
-        for name in data.description.ratings:
-            ratings = data.ratings(name)
-            if len(ratings) > 2:
-                value = rsa(averaged(rows, data, ratings.items), ratings, context.seed)
-                yield Scored(f"{name}/inside/rsa.spearman", value, chance=0.0, source=ratings.source)
+        for name, judgements, trials in self._answers:
+            by_pair = picked(averaged(rows, data, judgements.items), trials)
+            right = mean(by_pair, trials, context.seed, trials.answers, context.intervals)
+            ceiling = accuracy_ceiling(trials, trials.inside("all"))
+            right = replace(right, n=len(judgements))
+            yield Scored(f"{name}/inside/accuracy", right, 1 / 3, ceiling, source=judgements.source)
+        for name, ratings, by_coefficient in self._ratings:
+            about = averaged(rows, data, ratings.items)
+            for coefficient, rated in by_coefficient.items():
+                low, high = rated.ceiling or (None, None)
+                value, metric = rated.correlate(about), f"{name}/inside/rsa.{coefficient}"
+                yield Scored(metric, value, 0.0, high, ceiling_low=low, source=ratings.source)
+        for name, pairs in self._pairs.items():
+            value = pairs.score(rows, context.seed, context.intervals)
+            yield Scored(f"{name}/inside/twoafc", value, chance=0.5, ceiling=pairs.ceiling)
 
 
 class Calibration:

@@ -27,7 +27,7 @@ class Scored:
     Attributes:
         metric: Its id without the layer.
         estimate: The number.
-        chance, ceiling, higher_is_better, temperature: As in ``Score``.
+        chance, ceiling, ceiling_low, higher_is_better, temperature: As in ``Score``.
         source: As there; that of the data if None.
         similarity: As there; the layer's if None.
     """
@@ -40,6 +40,7 @@ class Scored:
     source: str | None = None
     temperature: float | None = None
     similarity: str | None = None
+    ceiling_low: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

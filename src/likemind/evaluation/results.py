@@ -25,7 +25,8 @@ class Score(BaseModel):
         value: The number; ``low`` and ``high`` bound its 95 % interval.
         n: Number of triplets, episodes or items behind it.
         chance: What a model that knows nothing gets.
-        ceiling: What a model that knows all about people would get.
+        ceiling: What a model that knows all about people would get; ``ceiling_low`` a lower bound of it, where the
+            ceiling is a range.
         higher_is_better: False for errors.
         source: Of the answers: ``human``, ``human_model``, ``simulated``, ``pseudo``; ``labels`` where none are used.
         similarity: ``cosine``, or ``cosine, centred``.
@@ -43,6 +44,7 @@ class Score(BaseModel):
     n: int
     chance: float | None = None
     ceiling: float | None = None
+    ceiling_low: float | None = None
     higher_is_better: bool = True
     source: str
     similarity: str

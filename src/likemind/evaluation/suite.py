@@ -185,6 +185,7 @@ class _Evaluation:
             n=scored.estimate.n,
             chance=scored.chance,
             ceiling=scored.ceiling,
+            ceiling_low=scored.ceiling_low,
             higher_is_better=scored.higher_is_better,
             source=scored.source or self.data.description.source,
             similarity=scored.similarity or model.similarity[layer],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from likemind.evaluation.against_people import agreement_scores
-from likemind.evaluation.odd_one_out import similarities
+from likemind.evaluation.odd_one_out import chosen, similarities
 from likemind.evaluation.on_labels import Generalisation
 
 if TYPE_CHECKING:
@@ -24,5 +24,5 @@ class Robustness:
     def score(self, subject: Subject) -> Iterator[Scored]:
         """Yield the numbers about one layer."""
         for shift, rows in subject.shifted.items():
-            yield from agreement_scores(self.context, shift, similarities(rows, self.context.heldout))
+            yield from agreement_scores(self.context, shift, chosen(similarities(rows, self.context.heldout)))
             yield from self._labels.fewshot(f"{self.context.name}/{shift}", rows)

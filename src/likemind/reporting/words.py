@@ -103,13 +103,25 @@ class Measure:
 
 _MEASURES = {
     "agreement": Measure("Agreement, %", "points of agreement", 100, 1, "triplets"),
+    "agreement_dot": Measure("Agreement by dot product, %", "points of agreement", 100, 1, "triplets"),
     "accuracy": Measure("Accuracy, %", "points of accuracy", 100, 1, "answers"),
+    "majority": Measure("What most people answer, %", "points of accuracy", 100, 1, "triplets"),
+    "twoafc": Measure("Which of two is nearer, %", "points of agreement", 100, 1, "comparisons"),
     "fewshot": Measure("Few-shot, %", "points of accuracy", 100, 1, "episodes"),
     "centroid": Measure("Nearest class mean, %", "points of accuracy", 100, 1, "episodes"),
+    "fewshot_ece": Measure("Few-shot calibration error, %", "points of calibration error", 100, 1, "episodes"),
+    "fewshot_nll": Measure("Few-shot cross-entropy, nats", "nats", 1, 3, "episodes"),
+    "knn": Measure("Nearest neighbours’ class, %", "points of accuracy", 100, 1, "images"),
+    "probe": Measure("Linear probe, %", "points of accuracy", 100, 1, "images"),
     "entropy_rt": Measure("Entropy and response time, ρ", "in rank correlation", 1, 2, "triplets"),
     "ece": Measure("Calibration error, %", "points of calibration error", 100, 1, "triplets"),
+    "ece_adaptive": Measure("Calibration error, even bins, %", "points of calibration error", 100, 1, "triplets"),
+    "brier": Measure("Brier score", "in Brier score", 1, 3, "triplets"),
+    "risk_coverage": Measure("Area under risk and coverage", "in area", 1, 3, "triplets"),
     "nll": Measure("Cross-entropy, nats", "nats", 1, 3, "triplets"),
     "grouping": Measure("Grouping by meaning, AMI", "in adjusted mutual information", 1, 2, "items"),
+    "neighbours": Measure("Neighbours, %", "points of neighbours", 100, 1, "items"),
+    "tree": Measure("Similarity along the tree", "standard deviations of similarity", 1, 2, "items"),
     "rsa": Measure("Representational similarity, ρ", "in rank correlation", 1, 2, "items"),
 }
 
