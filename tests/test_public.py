@@ -10,7 +10,7 @@ import pytest
 
 import likemind
 
-COMMANDS = ("embed", "judgements", "teach", "label", "align", "evaluate", "report", "demo", "doctor")
+COMMANDS = ("embed", "judgements", "teach", "label", "align", "evaluate", "report", "demo", "data", "doctor")
 HEAVY = ("torch", "timm", "numpy", "scipy", "sklearn", "pyarrow", "matplotlib", "PIL")
 
 
@@ -59,7 +59,7 @@ def test_names_stay_functions_when_modules_are_imported_first() -> None:
         for module in pkgutil.walk_packages(likemind.__path__, "likemind."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
-        names = "embed judgements teach label align evaluate report demo doctor"
+        names = "embed judgements teach label align evaluate report demo data doctor"
         for name in [*names.split(), "load_backbone", "open_images", "read_judgements"]:
             assert type(getattr(likemind, name)).__name__ == "function", name
         print("all")
@@ -117,7 +117,7 @@ def test_a_command_has_the_options_of_its_function() -> None:
 
     group = typer.main.get_command(app)
     assert set(group.commands) == set(COMMANDS)  # type: ignore[attr-defined]
-    only_there = {"pictures", "penalties", "mixes", "columns"}
+    only_there = {"pictures", "penalties", "mixes", "columns", "server"}
     only_here = {"as_json", "column", "no_pictures", "penalty", "mix", "join", "help"}
     for name in COMMANDS:
         command = group.commands[name]  # type: ignore[attr-defined]

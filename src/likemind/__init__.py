@@ -26,6 +26,7 @@ _PUBLIC = {
     "Teacher": "likemind.teacher.teacher",
     "Triplets": "likemind.triplets",
     "align": "likemind.alignment.align",
+    "data": "likemind.datasets.obtain",
     "demo": "likemind.worlds.demo",
     "doctor": "likemind.diagnosis",
     "embed": "likemind.features.embed",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from likemind.backbones.base import Backbone as Backbone
     from likemind.backbones.timm import load_backbone as load_backbone
     from likemind.datasets.evaluation_set import EvaluationSet as EvaluationSet
+    from likemind.datasets.obtain import data as data
     from likemind.diagnosis import doctor as doctor
     from likemind.errors import LikemindError as LikemindError
     from likemind.evaluation.results import Results as Results

@@ -428,6 +428,20 @@ def demo(
 
 
 @app.command()
+def data(
+    name: Annotated[str | None, typer.Argument(help="Of a data set; all are listed if left out.")] = None,
+    sets: Annotated[Path | None, typer.Option(help="The folder of data sets; Likemind's cache if left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What data sets there are; with a name, fetches it, or says where to ask."""
+    import likemind
+
+    found = likemind.data(name, sets=sets)
+    told = [one.lines() if name else one.lines()[:3] for one in found]
+    _say(as_json, {"data": [one.to_dict() for one in found]}, "\n".join("\n".join(lines) for lines in told))
+
+
+@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """What works on this machine, and how to mend what does not."""
     import likemind

@@ -61,6 +61,16 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Archive(Source):
+    """A public file on its publishers' own server, where ``path`` is all that its address needs."""
+
+    @property
+    def name(self) -> str:
+        """Its path below the folder that it is fetched into."""
+        return self.path
+
+
+@dataclass(frozen=True)
 class Server:
     """Where files come from, and how patiently they are asked for.
 
@@ -132,10 +142,15 @@ def missing_of(sources: Sequence[Source], folder: Path) -> list[Source]:
 def _stopped(reason: str, sources: Sequence[Source], folder: Path) -> LikemindError:
     missing = missing_of(sources, folder)
     repositories = sorted({source.repository for source in missing})
-    return LikemindError(
+    again = (
         f"{reason}, and {len(missing)} of {len(sources)} public files are still missing: connect to the internet and "
-        f"run the same command again, it will continue, or put the files of the GitHub repositories "
-        f"{few(repositories, len(repositories))} at {folder}/OWNER/NAME/COMMIT/PATH by hand, or pass --data-dir"
+        "run the same command again, it will continue, or put "
+    )
+    if all(isinstance(source, Archive) for source in missing):
+        return LikemindError(f"{again}{few([source.name for source in missing])} at {folder} by hand")
+    return LikemindError(
+        f"{again}the files of the GitHub repositories {few(repositories, len(repositories))} at "
+        f"{folder}/OWNER/NAME/COMMIT/PATH by hand, or pass --data-dir"
     )
 
 

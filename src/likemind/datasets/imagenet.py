@@ -32,8 +32,13 @@ def imagenet_classes(part: Literal["imagenet", "imagenet_a", "imagenet_r"] = "im
     return tuple(row["wnid"] for row in rows if part == "imagenet" or row[part] == "1")
 
 
-def imagenet(folder: Path, split: Literal["train", "val"]) -> Labelled:
+def imagenet(folder: Path, split: Literal["train", "val"], *, most: int | None = None) -> Labelled:
     """Read ImageNet's ``train/`` or ``val/``, each with a folder ``nXXXXXXXX/`` for every class.
+
+    Args:
+        folder: Holds ``train/`` and ``val/``.
+        split: Which of them.
+        most: Keep at most so many photographs of a class, as ``by_folder``.
 
     Raises:
         LikemindError: A class's folder is missing or empty, another is there, or ``val/`` is not sorted into folders.
@@ -44,7 +49,7 @@ def imagenet(folder: Path, split: Literal["train", "val"]) -> Labelled:
             f"{place} holds the photographs themselves: sort them into a folder for each class, as the development "
             "kit's validation labels say"
         )
-    return by_folder(place, {wnid: wnid for wnid in imagenet_classes()}, what="ImageNet")
+    return by_folder(place, {wnid: wnid for wnid in imagenet_classes()}, what="ImageNet", most=most)
 
 
 def imagenet_a(folder: Path) -> Labelled:

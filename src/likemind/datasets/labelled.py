@@ -10,14 +10,13 @@ import numpy as np
 
 from likemind.errors import LikemindError, few
 from likemind.hashes import rank
-from likemind.images.collection import open_images
+from likemind.images.collection import ImageCollection, open_images
+from likemind.images.sources import Folder
 from likemind.triplets import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
-
-    from likemind.images.collection import ImageCollection
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +73,7 @@ class Labelled:
         return [name_of[name] for name in self.classes]
 
 
-def by_folder(folder: Path, classes: Mapping[str, str], *, what: str) -> Labelled:
+def by_folder(folder: Path, classes: Mapping[str, str], *, what: str, most: int | None = None) -> Labelled:
     """Read photographs whose first folder names their class.
 
     An archive often unpacks into one folder more: a single folder that is no class is passed through.
@@ -83,6 +82,7 @@ def by_folder(folder: Path, classes: Mapping[str, str], *, what: str) -> Labelle
         folder: Holds a folder for each class.
         classes: A folder's name → the class that it stands for.
         what: What it is, for errors, such as ``ImageNet-A``.
+        most: Keep at most so many photographs of a class, by the hash of their names; no byte of the others is read.
 
     Raises:
         LikemindError: No such folder, class folders that are missing or empty (counted and named), or others.
@@ -108,7 +108,11 @@ def by_folder(folder: Path, classes: Mapping[str, str], *, what: str) -> Labelle
         raise LikemindError(
             f"{place} holds {len(loose)} photographs in no class's folder ({few(loose)}): sort them into folders"
         )
-    return Labelled(images, [classes[name] for name in first])
+    found = Labelled(images, [classes[name] for name in first])
+    if most is None:
+        return found
+    few_of_each = found.at_most(most)
+    return Labelled(ImageCollection(place, Folder(place, few_of_each.images.ids)), few_of_each.classes)
 
 
 def _inside(folder: Path, classes: Collection[str], what: str) -> Path:

@@ -59,8 +59,8 @@ _CONCEPT_COLUMNS = {
 }
 
 
-def read_sources() -> list[Source]:
-    """Return the public files that the pack is made from.
+def read_sources(*, all_parts: bool = False) -> list[Source]:
+    """Return the public files that the pack is made from; with ``all_parts``, the others of the table too.
 
     Example:
         >>> len(read_sources())
@@ -72,7 +72,7 @@ def read_sources() -> list[Source]:
         Source(row["set"], row["repository"], row["commit"], row["path"], row["sha256"], int(row["bytes"]))
         for row in rows
     ]
-    return [source for source in sources if source.part in _SIZES or source.path in _DATA]
+    return [source for source in sources if all_parts or source.part in _SIZES or source.path in _DATA]
 
 
 def concept_of(table: str, key: str) -> dict[str, str]:

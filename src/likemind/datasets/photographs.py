@@ -104,6 +104,11 @@ def open_photographs(data_dir: PathLike | None = None, *, cache: PathLike | None
     return fetch_photographs(cache_folder() if cache is None else Path(cache))
 
 
+def pack_folder(root: Path) -> Path:
+    """Return where a folder of data sets has the pack: itself, or where ``fetch_photographs`` puts it."""
+    return root if (root / "photos").is_dir() else root / "photographs" / "pack"
+
+
 def fetch_photographs(cache: Path, *, sources: Sequence[Source] | None = None, server: Server = GITHUB) -> Photographs:
     """Fetch the published files that are missing and make the pack from them, both in ``cache/photographs``.
 
