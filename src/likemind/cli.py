@@ -357,6 +357,9 @@ def evaluate(
     models: Annotated[list[str], typer.Argument(help="NAME=PATH, or PATH; each is compared with those before it.")],
     data: Annotated[Path, typer.Option(help="An evaluation folder.")],
     out: Out,
+    sets: Annotated[
+        Path | None, typer.Option(help="A folder of data sets (`likemind data`) that robustness is tested on.")
+    ] = None,
     suite: Annotated[
         str, typer.Option(help="all, or some of human,calibration,generalisation,robustness,structure.")
     ] = "all",
@@ -376,6 +379,7 @@ def evaluate(
         pairs,
         data=data,
         out=out,
+        sets=sets,
         suite=suite,
         intervals=intervals,
         seed=seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from likemind.datasets.evaluation_set import EvaluationSet, Split
+    from likemind.datasets.shifts import ShiftSets
     from likemind.evaluation.intervals import Estimate, Intervals
     from likemind.evaluation.models import Model
 
@@ -105,10 +107,20 @@ class Context:
         name: Of the data.
         seed: Of tasks and resampling.
         intervals: ``clustered`` or ``independent``.
+        sets: Data sets that robustness is tested on, if there are any.
+        features: Where features of their photographs go.
     """
 
-    def __init__(self, data: EvaluationSet, seed: int, intervals: Intervals = "clustered") -> None:
+    def __init__(
+        self,
+        data: EvaluationSet,
+        seed: int,
+        intervals: Intervals = "clustered",
+        sets: ShiftSets | None = None,
+        features: Path = Path("features"),
+    ) -> None:
         self.data, self.seed, self.intervals = data, seed, intervals
+        self.sets, self.features = sets, features
         self.ids = [item.id for item in data.items]
         self.name = data.description.name
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from likemind.artifacts import Artifact, PathLike, versions, write_atomic
 from likemind.datasets.evaluation_set import EvaluationSet
+from likemind.datasets.shifts import ShiftSets
 from likemind.errors import LikemindError
 from likemind.evaluation.against_people import Calibration, Human, choices_table
 from likemind.evaluation.context import Context, Scored, Subject
@@ -18,6 +19,7 @@ from likemind.evaluation.intervals import Intervals, compare, corrected
 from likemind.evaluation.models import Model, open_models
 from likemind.evaluation.on_labels import Generalisation, Structure
 from likemind.evaluation.results import Comparison, Results, Score
+from likemind.evaluation.transfer import Transfer
 from likemind.evaluation.under_shift import Robustness
 from likemind.features.embed import embed
 from likemind.progress import track
@@ -36,7 +38,7 @@ PARTS: dict[str, tuple[Callable[[Context], Part], ...]] = {
     "human": (Human,),
     "calibration": (Calibration,),
     "generalisation": (Generalisation,),
-    "robustness": (Robustness,),
+    "robustness": (Robustness, Transfer),
     "structure": (Structure,),
 }
 """Suite → what scores it, in this order. A part is made once with the context, then asked about every layer."""
@@ -49,6 +51,7 @@ def evaluate(
     *,
     data: PathLike | EvaluationSet,
     out: PathLike,
+    sets: PathLike | None = None,
     suite: str | Sequence[str] = "all",
     intervals: Intervals = "clustered",
     seed: int = 0,
@@ -61,6 +64,7 @@ def evaluate(
             compared with all that stand before it.
         data: An evaluation folder.
         out: The results' directory: ``results.json``, ``embeddings.safetensors``, ``choices.parquet``.
+        sets: A folder of data sets, as for ``likemind.data``: robustness is tested on those that are there.
         suite: ``all``, or some of ``human``, ``calibration``, ``generalisation``, ``robustness``, ``structure``; as a
             list or with commas.
         intervals: Of scores on triplets. ``clustered`` takes into account that triplets share images and people;
@@ -84,6 +88,8 @@ def evaluate(
     opened, benchmark = open_models(models), EvaluationSet.load(data)
     config = {"suite": wanted, "seed": seed, "models": [model.name for model in opened], "intervals": intervals}
     inputs = {"data": benchmark.key, **{f"model/{model.name}": model.key for model in opened}}
+    shown = None if sets is None or "robustness" not in wanted else ShiftSets(sets)
+    inputs |= {} if shown is None else {"sets": shown.key}
     with Artifact(
         out, verb="evaluate", config=config, inputs=inputs, recipe_version=RECIPE_VERSION, overwrite=overwrite
     ) as work:
@@ -97,7 +103,8 @@ def evaluate(
                 "seed": seed,
                 "versions": versions(),
             }
-            results = _Evaluation(work.path, opened, Context(benchmark, seed, intervals), wanted).results(run)
+            context = Context(benchmark, seed, intervals, shown, work.path / "features")
+            results = _Evaluation(work.path, opened, context, wanted).results(run)
             results.save(work.path / "results.json")
             work.figures = {"scores": len(results.scores), "comparisons": len(results.comparisons)}
     return Results.load(out)
