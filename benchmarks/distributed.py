@@ -1,0 +1,92 @@
+"""What does Ray cost, with two workers, beside the plain run?
+
+    python benchmarks/distributed.py [--quick]
+
+`embed` of hard-linked JPEGs of 500×375 by test_vit (random weights, float32), by the command line: once as it is, and
+once with ``--engine ray``, on a cluster of two workers that is started for it and ended. CPU seconds of all processes,
+start and end counted, one thread each; the difference is Ray's: its servers, a second and third interpreter with torch,
+and the way of the rows from worker to driver. Wall seconds are told too. The bytes must be the same. With --quick there
+is so little work that the start of Ray outweighs it: that row is no verdict.
+"""
+
+from __future__ import annotations
+
+from _measure import quick, row
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+# isort: split
+import psutil
+import torch
+
+from embed import jpeg
+from likemind.backbones.timm import load_backbone, save_backbone
+
+FEW, MANY = 2_048, 28_672
+DIFFERENT = 64
+
+
+def watched(line: list[str], folder: Path) -> tuple[float, float, dict[str, float]]:
+    """Return wall and CPU seconds of a command and of all that it starts, and the CPU seconds by kind of process."""
+    environment = os.environ | {"LIKEMIND_CACHE": str(folder / "cache"), "RAY_USAGE_STATS_ENABLED": "0"}
+    start, seen = time.monotonic(), {}
+    process = psutil.Popen(line, cwd=folder, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        for one in [process, *process.children(recursive=True)]:
+            try:
+                spent = one.cpu_times()
+                seen[one.pid, one.create_time()] = kind(one, process), spent.user + spent.system
+            except psutil.NoSuchProcess:
+                continue
+        time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(line)} failed")
+    by_kind: dict[str, float] = {}
+    for name, seconds in seen.values():
+        by_kind[name] = by_kind.get(name, 0.0) + seconds
+    return time.monotonic() - start, sum(by_kind.values()), by_kind
+
+
+def kind(one: psutil.Process, first: psutil.Process) -> str:
+    """Return what a process is: the command itself, a worker, or one of Ray's servers."""
+    if one.pid == first.pid:
+        return "driver"
+    return "workers" if any(word.startswith(("ray::ReadRange", "ray::IDLE")) for word in one.cmdline()) else "servers"
+
+
+def main() -> None:
+    """Print the row."""
+    brief = quick(__doc__)
+    torch.set_num_threads(1)
+    images = FEW if brief else MANY
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "in").mkdir()
+        for number in range(images):
+            copy, file = folder / "in" / f"{number % DIFFERENT:06d}.jpg", folder / "in" / f"{number:06d}.jpg"
+            file.hardlink_to(copy) if number >= DIFFERENT else file.write_bytes(jpeg(number))
+        save_backbone(load_backbone("test_vit", weights="random"), folder / "backbone")
+        line = [sys.executable, "-m", "likemind", "embed", "in", "backbone", "--workers", "1", "--out"]
+        watched([*line, "first"], folder)  # hashes of the images are remembered from here on
+        wall, cpu, _ = watched([*line, "plain"], folder)
+        ray_wall, ray_cpu, kinds = watched([*line, "ray", "--engine", "ray"], folder)
+        if (folder / "plain/features.npy").read_bytes() != (folder / "ray/features.npy").read_bytes():
+            raise SystemExit("the bytes differ")
+    row(
+        "distributed/embed",
+        100 * (ray_cpu / cpu - 1),
+        f"% more CPU seconds with Ray and two workers, {images} images" + (", too few for a verdict" if brief else ""),
+        peer="the plain run",
+        cpu_s={"plain": round(cpu, 1), "ray": round(ray_cpu, 1), **{k: round(v, 1) for k, v in kinds.items()}},
+        wall_s={"plain": round(wall, 1), "ray": round(ray_wall, 1)},
+        load=round(os.getloadavg()[0], 1),
+    )
+
+
+if __name__ == "__main__":
+    main()
