@@ -268,12 +268,14 @@ def finish(process: subprocess.Popen[str]) -> list[int]:
 def test_a_killed_run_continues_and_ends_in_the_same_bytes(images: Path, tmp_path: Path, backbone: Backbone) -> None:
     save_backbone(backbone, tmp_path / "backbone")
     out = tmp_path / "out"
-    process = driver(images, tmp_path / "backbone", out, 0.3)
+    process = driver(images, tmp_path / "backbone", out, 2)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("out.partial/shard-*.f32")):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.01)
+    with pytest.raises(LikemindError, match=rf"another process is writing .*out \(process {process.pid}\): wait"):
+        embed(images, load_backbone(tmp_path / "backbone"), out=out)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     done = sorted(int(shard.stem.split("-")[1]) for shard in tmp_path.glob("out.partial/shard-*.f32"))

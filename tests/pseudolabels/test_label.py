@@ -253,7 +253,7 @@ def start(out: Path, *arguments: object) -> tuple[subprocess.Popen[bytes], float
 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
-    """``kill -9`` of the command at five random moments of its work, again and again on the same output."""
+    """``kill -9`` of the command at ten random moments of its work, again and again on the same output."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 96))[rng.integers(60, size=30_000)] + rng.normal(size=(30_000, 96))
     make_store(tmp_path / "features", X, "a" * 64)
@@ -267,7 +267,7 @@ def test_killed_at_any_moment_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
     assert whole.wait() == 0
     seconds = time.monotonic() - began
     cut = 0
-    for share in np.sort(np.random.default_rng().uniform(0, 1, size=5)):
+    for share in np.sort(np.random.default_rng().uniform(0, 1, size=10)):
         process, _ = start(tmp_path / "l", *asked)
         time.sleep(share * seconds)
         process.send_signal(signal.SIGKILL)
@@ -302,6 +302,8 @@ def test_killed_half_way_it_ends_in_the_same_bytes(pieces: Pieces, tmp_path: Pat
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == "half\n"
+        with pytest.raises(LikemindError, match=rf"another process is writing .*l \(process {process.pid}\): wait"):
+            label(pieces.store, pieces.teacher, out=tmp_path / "l", **FAST)
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()

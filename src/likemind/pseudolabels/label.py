@@ -23,7 +23,7 @@ from likemind.pseudolabels.cluster import cluster
 from likemind.pseudolabels.dots import aligned_features, labelled
 from likemind.pseudolabels.sample import OF_CLASSES, SAMPLERS
 from likemind.published import artifact
-from likemind.readers.alignet import to_alignet
+from likemind.readers.alignet import write_alignet
 from likemind.readers.categories import read_categories
 from likemind.teacher.teacher import Teacher
 from likemind.triplets import Triplets, read_table, write_table
@@ -152,7 +152,7 @@ def _write(
     labels.save(folder)
     write_table(folder / "clusters.parquet", pa.table({"id": store.ids, "cluster": found.labels}))
     if config["npz"]:
-        to_alignet(labels, folder / "alignet.npz")
+        write_alignet(labels, folder / "alignet.npz")
     figures = label_figures(similarities)
     if figures["mean_entropy_share"] > _LEARNABLE:
         log.warning(

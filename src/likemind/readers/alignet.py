@@ -159,6 +159,15 @@ def to_alignet(triplets: Triplets, path: PathLike) -> None:
         >>> to_alignet(likemind.label(...), "alignet_train.npz")  # doctest: +SKIP
     """
     place = Path(path)
+    try:
+        write_alignet(triplets, place)
+    except OSError as error:
+        place.with_name(place.name + ".tmp").unlink(missing_ok=True)
+        raise LikemindError(f"{place} cannot be written ({error.strerror}): choose another place") from None
+
+
+def write_alignet(triplets: Triplets, place: Path) -> None:
+    """Do what ``to_alignet`` does, and leave it to whoever makes an artifact to say why a file cannot be written."""
     if triplets.similarities is None:
         raise LikemindError("these triplets hold no similarities: label them, or take a HumanEmbedding's triplets")
     if any(name.endswith("\0") for name in triplets.items):
@@ -168,15 +177,11 @@ def to_alignet(triplets: Triplets, path: PathLike) -> None:
     similarities = np.take_along_axis(triplets.similarities, _PAIRS_THEN[best], axis=1).astype(np.float32)
     names = np.array(list(triplets.items), dtype=np.str_)
     temporary = place.with_name(place.name + ".tmp")
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            _write(archive, "filenames", names, indices)
-            _write(archive, "similarities", similarities)
-            _write(archive, "indices", indices)
-        temporary.replace(place)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise LikemindError(f"{place} cannot be written ({error.strerror}): choose another place") from None
+    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        _write(archive, "filenames", names, indices)
+        _write(archive, "similarities", similarities)
+        _write(archive, "indices", indices)
+    temporary.replace(place)
 
 
 def _write(archive: zipfile.ZipFile, name: str, values: np.ndarray, rows: np.ndarray | None = None) -> None:
