@@ -61,9 +61,17 @@ def accuracies(
         method: ``ridge`` is scikit-learn's ``RidgeClassifierCV`` (alphas 1e-3…1e3); ``centroid`` the nearest class mean
             by cosine.
     """
+    found = zip(decisions(embedding, tasks, method), tasks, strict=True)
+    return np.array([float((scores.argmax(axis=1) == task.query_class).mean()) for scores, task in found])
+
+
+def decisions(
+    embedding: np.ndarray, tasks: list[Episode], method: Literal["ridge", "centroid"] = "ridge"
+) -> list[np.ndarray]:
+    """Return each classifier's scores on each task, (queries, classes) float64; the largest one is its choice."""
     solve = _ridge if method == "ridge" else _centroid
-    rows = _in_own_span(embedding.astype(np.float64))
-    return np.array([float((solve(rows, task) == task.query_class).mean()) for task in tasks])
+    rows = in_own_span(embedding.astype(np.float64))
+    return [solve(rows, task) for task in tasks]
 
 
 def chance(tasks: list[Episode]) -> float:
@@ -71,7 +79,7 @@ def chance(tasks: list[Episode]) -> float:
     return 1 / len(np.unique(tasks[0].query_class))
 
 
-def _in_own_span(embedding: np.ndarray) -> np.ndarray:
+def in_own_span(embedding: np.ndarray) -> np.ndarray:
     """Rotate rows into as many dimensions as they span: both classifiers see the same geometry, in less time."""
     rows, width = embedding.shape
     if rows >= width:
@@ -84,13 +92,13 @@ def _ridge(embedding: np.ndarray, task: Episode) -> np.ndarray:
     from sklearn.linear_model import RidgeClassifierCV
 
     fitted = RidgeClassifierCV(alphas=ALPHAS).fit(embedding[task.support], task.support_class)
-    predicted: np.ndarray = fitted.predict(embedding[task.query])
-    return predicted
+    scores: np.ndarray = fitted.decision_function(embedding[task.query])
+    return np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores
 
 
 def _centroid(embedding: np.ndarray, task: Episode) -> np.ndarray:
     classes = np.unique(task.support_class)
     means = np.stack([embedding[task.support[task.support_class == c]].mean(axis=0) for c in classes])
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-    nearest: np.ndarray = classes[(embedding[task.query] @ means.T).argmax(axis=1)]
-    return nearest
+    scores: np.ndarray = embedding[task.query] @ means.T
+    return scores

@@ -7,15 +7,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from scipy.special import log_softmax
 from scipy.stats import spearmanr
 from sklearn.linear_model import RidgeClassifierCV
-from sklearn.metrics import adjusted_mutual_info_score
 
 from likemind.choice import PAIRS
-from likemind.episodes import ALPHAS, QUERIES, chance, draw_episodes
+from likemind.episodes import ALPHAS, QUERIES, chance, decisions, draw_episodes
 from likemind.errors import LikemindError
-from likemind.evaluation.fewshot import fewshot
-from likemind.evaluation.intervals import Crossed, mean_estimate
+from likemind.evaluation.fewshot import (
+    fewshot,
+    fewshot_calibrated,
+    halves,
+    linear_probe,
+    nearest_neighbours,
+)
+from likemind.evaluation.intervals import Crossed, Resampled, mean_estimate
 from likemind.evaluation.odd_one_out import (
     TimedTriplets,
     Trials,
@@ -25,7 +31,6 @@ from likemind.evaluation.odd_one_out import (
     chosen,
     similarities,
 )
-from likemind.evaluation.structure import grouping
 from likemind.triplets import Triplets
 
 from .conftest import answers
@@ -251,27 +256,94 @@ def test_nothing_to_be_learned_is_chance() -> None:
     assert fewshot(embedding(), tasks, 0).interval[0] > 0.4
 
 
-# ---- structure
+def test_few_shot_calibration_is_a_slow_loop() -> None:
+    """Fitted on every other task, scored on those between; bins over all queries."""
+    rows, tasks = embedding(), draw_episodes(CATEGORIES[:52], 5, 0, episodes=6)
+    scores = []
+    for task in tasks:
+        fitted = RidgeClassifierCV(alphas=ALPHAS).fit(rows[task.support].astype(float), task.support_class)
+        scores.append(fitted.decision_function(rows[task.query].astype(float)))
+    tau = []
+    for half in (0, 1):
+        both = np.concatenate(scores[half::2])
+        truth = np.concatenate([task.query_class for task in tasks[half::2]])
+        grid = np.exp(np.linspace(-6, 3, 4000))
+        nats = [-(log_softmax(both / t, axis=1)[np.arange(len(truth)), truth]).mean() for t in grid]
+        tau.append(grid[int(np.argmin(nats))])
+    nats, gap = [], np.zeros(15)
+    for number, (task, score) in enumerate(zip(tasks, scores, strict=True)):
+        log_p = log_softmax(score / tau[1 - number % 2], axis=1)
+        nats.append(-np.mean([log_p[q, y] for q, y in enumerate(task.query_class)]))
+        for q, y in enumerate(task.query_class):
+            confidence = float(np.exp(log_p[q].max()))
+            gap[min(int(confidence * 15), 14)] += confidence - (log_p[q].argmax() == y)
+    found = fewshot_calibrated(rows, tasks, 0)
+    assert found["fewshot"].value == pytest.approx(fewshot(rows, tasks, 0).value)
+    assert found["fewshot_nll"].value == pytest.approx(np.mean(nats), abs=1e-3)
+    queries = sum(len(task.query) for task in tasks)
+    assert found["fewshot_ece"].value == pytest.approx(np.abs(gap).sum() / queries, abs=0.02)
+    assert {one.n for one in found.values()} == {6}
 
 
-@pytest.mark.parametrize("make", [lambda g: unit(np.eye(4)[g] + 0.01), lambda g: unit(np.eye(4)[3 - g] + 0.01)])
-def test_groups_that_lie_together_score_one(make: Callable[[np.ndarray], np.ndarray]) -> None:
-    g = np.repeat(np.arange(4), 10)
-    found = grouping(make(g), [f"g{k}" for k in g], 0)
-    assert found.value == pytest.approx(1)
-    assert found.interval == (pytest.approx(1), pytest.approx(1))
-    assert found.n == 40
+def test_who_learns_nothing_says_so() -> None:
+    tasks = draw_episodes(CATEGORIES[:52], 5, 0, episodes=40)
+    blind = fewshot_calibrated(unit(np.random.default_rng(8).normal(size=(52, 10))), tasks, 0)
+    assert blind["fewshot_nll"].value == pytest.approx(np.log(4), abs=0.05)
+    assert blind["fewshot_ece"].value < 0.08
+    right = fewshot_calibrated(unit(np.eye(4)[[k % 4 for k in range(52)]] + 1e-3), tasks, 0)
+    assert right["fewshot_nll"].value < 0.01
+    assert right["fewshot_ece"].value < 0.01
 
 
-def test_grouping_is_adjusted_for_chance_and_uses_as_many_clusters_as_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sklearn.cluster import KMeans
+def test_two_classes_have_two_scores() -> None:
+    rows, tasks = embedding()[:52], draw_episodes([f"c{k % 2}" for k in range(52)], 5, 0, episodes=6)
+    for task, scores in zip(tasks, decisions(rows, tasks, "ridge"), strict=True):
+        fitted = RidgeClassifierCV(alphas=ALPHAS).fit(rows[task.support].astype(float), task.support_class)
+        np.testing.assert_array_equal(scores.argmax(axis=1), fitted.predict(rows[task.query].astype(float)))
 
-    seen: list[np.ndarray] = []
-    real = KMeans.fit_predict
-    monkeypatch.setattr(KMeans, "fit_predict", lambda self, rows: seen.append(real(self, rows)) or seen[-1])
-    rng = np.random.default_rng(0)
-    rows, names = unit(rng.normal(size=(90, 8))), [f"g{k}" for k in rng.integers(3, size=90)]
-    found = grouping(rows, names, 0)
-    assert found.value == pytest.approx(adjusted_mutual_info_score(names, seen[0]))
-    assert len(set(seen[0].tolist())) == 3
-    assert abs(found.value) < 0.1
+
+# ---- classes learned from many images
+
+
+def test_halves_are_fair() -> None:
+    learn, test = halves(CATEGORIES, 0)
+    names = np.array(CATEGORIES)
+    assert not set(learn.tolist()) & set(test.tolist())
+    assert "rare" not in names[np.concatenate([learn, test])]
+    assert np.unique(names[learn], return_counts=True)[1].tolist() == [6] * 4
+    assert np.unique(names[test], return_counts=True)[1].tolist() == [7] * 4
+    assert [len(part) for part in halves(["a"] * 9 + ["b"] * 3, 0)] == [0, 0]
+
+
+def test_a_vote_of_neighbours_is_a_slow_loop() -> None:
+    rows = embedding()
+    learn, test = halves(CATEGORIES, 3)
+    right = 0
+    for q in test:
+        near = sorted(learn, key=lambda k: -float(rows[q].astype(float) @ rows[k].astype(float)))[:20]
+        votes: dict[str, float] = {}
+        for k in near:
+            weight = math.exp(float(rows[q].astype(float) @ rows[k].astype(float)) / 0.07)
+            votes[CATEGORIES[k]] = votes.get(CATEGORIES[k], 0.0) + weight
+        right += max(votes, key=votes.__getitem__) == CATEGORIES[q]
+    found = nearest_neighbours(rows, CATEGORIES, 3)
+    assert (found.value, found.n) == (pytest.approx(right / len(test)), len(test))
+
+
+def test_the_probe_is_scikit_learns_on_the_raw_rows() -> None:
+    for width in (20, 80):
+        rows = embedding(width)
+        learn, test = halves(CATEGORIES, 3)
+        names = np.array(CATEGORIES)
+        fitted = RidgeClassifierCV(alphas=ALPHAS).fit(rows[learn].astype(float), names[learn])
+        wanted = (fitted.predict(rows[test].astype(float)) == names[test]).mean()
+        assert linear_probe(rows, CATEGORIES, 3).value == pytest.approx(wanted, abs=1e-9)
+
+
+@pytest.mark.parametrize("learn", [nearest_neighbours, linear_probe])
+def test_known_embeddings_and_many_images(learn: Callable[..., Resampled]) -> None:
+    clear = unit(np.eye(5)[np.unique(CATEGORIES, return_inverse=True)[1]] + 1e-3)
+    assert learn(clear, CATEGORIES, 0).value == 1.0
+    low, high = learn(unit(np.random.default_rng(0).normal(size=(55, 8))), CATEGORIES, 0).interval
+    assert low < 0.25 + 0.1
+    assert high > 0.25 - 0.1

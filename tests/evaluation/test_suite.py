@@ -34,7 +34,8 @@ METRIC = re.compile(
     r"toys/(heldout|grey)/"
     r"((agreement|agreement_dot|accuracy|majority)\.(all|between_class|class_border|within_class)"
     r"|entropy_rt(\.(between_class|class_border|within_class))?\.spearman"
-    r"|(ece|ece_adaptive|brier|nll|risk_coverage)\.(before|after)|(fewshot|centroid)\.k[15]|grouping\.ami)"
+    r"|(ece|ece_adaptive|brier|nll|risk_coverage)\.(before|after)|grouping\.ami|knn|probe"
+    r"|(fewshot|centroid|fewshot_ece|fewshot_nll)\.k[15]|neighbours\.(colour|meaning)|tree\.(within|level\d|spearman))"
     r"@(backbone|head|shipped|teacher)"
 )
 
@@ -97,7 +98,7 @@ def test_every_id_is_the_contracts(out: Path) -> None:
         ("aligned", "shipped"),
     }
     first = stems(results, "base", "backbone")
-    assert len(first) == 4 * 4 + 4 + 10 + 4 + 1 + 4 + 4
+    assert len(first) == 4 * 4 + 4 + 10 + (8 + 2) + (1 + 2 + 2) + (4 + 8)
     mixed = {stem for stem in first if "agreement_dot" not in stem}  # no dot products of a mix of unit rows
     assert all(stems(results, *layer) == (mixed if layer[1] == "shipped" else first) for layer in layers)
     assert len({(s.model, s.metric) for s in results.scores}) == len(results.scores)
@@ -228,8 +229,8 @@ def test_the_same_is_skipped_and_another_refused(
     [
         ("human", {"agreement", "agreement_dot", "accuracy", "majority", "entropy_rt"}),
         ("calibration", {"ece", "ece_adaptive", "brier", "nll", "risk_coverage"}),
-        ("generalisation", {"fewshot", "centroid"}),
-        ("structure", {"grouping"}),
+        ("generalisation", {"fewshot", "centroid", "fewshot_ece", "fewshot_nll", "knn", "probe"}),
+        ("structure", {"grouping", "neighbours", "tree"}),
     ],
 )
 def test_a_part_of_the_suite(
