@@ -220,6 +220,28 @@ def test_the_slow_way(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(drop.replicates, 1 - replicates["target"] / replicates["source"])
 
 
+@pytest.mark.parametrize("classes", [7, 15, 36])
+def test_intervals_over_classes_cover(classes: int) -> None:
+    """Two models on classes of differing difficulty: 2,000 studies, and how often intervals hold the truth."""
+    draw = np.random.default_rng(classes)
+    names = [f"c{k}" for k in range(classes) for _ in range(20)]
+    alone = paired = 0
+    for study in range(2000):
+        p = draw.beta(1.2, 1.5, size=classes)
+        q = np.clip(p + draw.normal(0, 0.05, size=classes), 0, 1)
+        ours, theirs = (
+            transfer._accuracy((draw.random((classes, 20)) < chance[:, None]).ravel().astype(float), names, study)
+            for chance in (p, q)
+        )
+        assert isinstance(ours, transfer.OfClasses)
+        low, high = ours.interval
+        alone += low <= 1.2 / 2.7 <= high
+        low, high = ours.minus(theirs).interval  # type: ignore[arg-type]
+        paired += low <= 0 <= high
+    assert 0.92 < alone / 2000 < 0.98
+    assert 0.93 < paired / 2000 < 0.98
+
+
 def test_corruptions_are_averaged_as_said(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that knows everything up to a severity of its own for each corruption, and nothing beyond."""
     holds = {name: number for number, name in enumerate(CORRUPTIONS)}

@@ -7,14 +7,15 @@ never sees the other kind.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from likemind.datasets.labelled import numbers
 from likemind.evaluation.context import Scored
 from likemind.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupted
-from likemind.evaluation.intervals import Resampled, mean_estimate
+from likemind.evaluation.intervals import Estimate, Resampled, mean_estimate
 from likemind.evaluation.readout import ReadOut, fit_readout
 from likemind.features.embed import embed
 
@@ -58,7 +59,7 @@ class Transfer:
         rows, classes = self._side(subject, sets, shift.train)
         label, names = numbers(shift.labels(classes))
         readout = fit_readout(rows, label, seed=self.seed)
-        found: dict[str, Resampled] = {}
+        found: dict[str, Resampled | OfClasses] = {}
         for place, (domain, side) in enumerate((("source", shift.source), ("target", shift.target))):
             if side is not None:
                 rows, classes = self._side(subject, sets, side)
@@ -95,6 +96,27 @@ class Transfer:
                 yield Scored(metric, drop, None, 0.0, higher_is_better=False, source="labels")
 
 
+@dataclass(frozen=True, eq=False)
+class OfClasses(Estimate):
+    """An estimate whose units are classes, often few: Student's interval, as percentiles of few are too narrow.
+
+    Attributes:
+        replicates: (samples,) on classes resampled with a given seed, so that two models' can be subtracted.
+    """
+
+    replicates: np.ndarray
+
+    @property
+    def error(self) -> tuple[float, int]:
+        """The replicates' deviation, made up for that of few units being too small, and classes less one."""
+        freedom = max(self.n - 1, 1)
+        return float(np.nanstd(self.replicates) * np.sqrt(self.n / freedom)), freedom
+
+    def minus(self, other: Self) -> Self:
+        """Return the paired difference."""
+        return type(self)(self.value - other.value, self.n, self.replicates - other.replicates)
+
+
 class Rows:
     """Unit rows of photographs at a model's layers, each collection embedded once a model.
 
@@ -126,17 +148,18 @@ def _right(readout: ReadOut, rows: np.ndarray, labels: Sequence[str], names: Seq
     return right
 
 
-def _accuracy(right: np.ndarray, classes: Sequence[str] | None, seed: int) -> Resampled:
+def _accuracy(right: np.ndarray, classes: Sequence[str] | None, seed: int) -> Resampled | OfClasses:
     """Return the share that is right; what is resampled is photographs, or classes where they are given."""
     if classes is None:
         return mean_estimate(right, seed)
     label, names = numbers(list(classes))
     each = np.bincount(label, minlength=len(names)).astype(np.float64)
-    return mean_estimate(np.bincount(label, right, minlength=len(names)) / each, seed, each)
+    found = mean_estimate(np.bincount(label, right, minlength=len(names)) / each, seed, each)
+    return OfClasses(found.value, found.n, found.replicates)
 
 
-def _relative_drop(source: Resampled, target: Resampled) -> Resampled:
+def _relative_drop(source: Resampled | OfClasses, target: Resampled | OfClasses) -> Resampled | OfClasses:
     """Return 1 − target / source: the share of what was right in training's kind that is lost."""
     with np.errstate(divide="ignore", invalid="ignore"):
         replicates = np.where(source.replicates > 0, 1 - target.replicates / source.replicates, np.nan)
-    return Resampled(1 - target.value / source.value, target.n, replicates)
+    return type(target)(1 - target.value / source.value, target.n, replicates)
