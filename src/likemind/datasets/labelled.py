@@ -102,7 +102,8 @@ def by_folder(folder: Path, classes: Mapping[str, str], *, what: str, most: int 
     if lost or empty:
         parts = [f"{len(lost)} have no folder ({few(lost)})"] if lost else []
         parts += [f"{len(empty)} have an empty one ({few(empty)})"] if empty else []
-        raise LikemindError(f"{place}: of the {len(classes)} classes of {what}, {' and '.join(parts)}: add them")
+        said = f"{place}: of the {len(classes)} classes of {what}, {' and '.join(parts)}"
+        raise LikemindError(f"{said}: add them, not as links")
     loose = [name for name, class_ in zip(images.ids, first, strict=True) if class_ not in classes]
     if loose:
         raise LikemindError(
