@@ -326,6 +326,20 @@ def align(
     control: Annotated[bool, typer.Option("--control", help="Learn from the unaligned teacher (UnAligNet).")] = False,
     seed: Seed = 0,
     weights: Weights = None,
+    preprocessing: Annotated[
+        Literal["alignet"] | None, typer.Option(help="AligNet's instead of the backbone's own.")
+    ] = None,
+    ladder: Annotated[
+        bool | None, typer.Option("--ladder/--no-ladder", help="Climb the ladder of tests first; before long runs.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that decode; one less than there are processors.")
+    ] = None,
+    images_at_once: Annotated[
+        int | None, typer.Option(min=1, help="Images forwarded at once, where a batch does not fit into memory.")
+    ] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the network.")] = False,
+    tracker: Annotated[str | None, typer.Option(help="Of Accelerate, such as tensorboard or wandb.")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -345,6 +359,12 @@ def align(
         control=control,
         seed=seed,
         weights=weights,
+        preprocessing=preprocessing,
+        ladder=ladder,
+        workers=workers,
+        images_at_once=images_at_once,
+        compiled=compiled,
+        tracker=tracker,
         overwrite=overwrite,
     )
     chosen = model.config

@@ -16,9 +16,11 @@ from threadpoolctl import threadpool_limits
 
 from evaluation.conftest import saved_backbone, tiny_backbone
 from likemind.alignment import align as module
-from likemind.alignment.align import align, rate
+from likemind.alignment import loop, trainer
+from likemind.alignment.align import align
 from likemind.alignment.known import groups
 from likemind.alignment.precision import faster_precision
+from likemind.alignment.recipe import rate
 from likemind.alignment.trainee import Student
 from likemind.artifacts import read_json, read_run
 from likemind.choice import choose, pair_similarities
@@ -78,7 +80,7 @@ def test_smoke_from_end_to_end(world: World, tmp_path: Path, caplog: pytest.LogC
     }
     lines = [json.loads(line) for line in (tmp_path / "m" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(6))
-    assert set(lines[0]) == {"step", "loss", "triplets", "rows"}
+    assert set(lines[0]) == {"step", "loss", "triplets", "rows", "accuracy"}
     retention = read_json(tmp_path / "m" / "retention.json")
     assert retention["shipped"] in retention["candidates"]
     assert model.config.shipped == retention["shipped"]["shipped"]
@@ -137,7 +139,7 @@ def test_weights_follow_the_published_chain(
         students[:] = [student]
         return {"loss": total}
 
-    monkeypatch.setattr(module, "student_loss", quadratic)
+    monkeypatch.setattr(trainer, "student_loss", quadratic)
     run(world, tmp_path / "m", recipe)
     (student,) = students
     assert any(name.startswith("head.") for name in fixed) == (target == "paper")
@@ -162,21 +164,21 @@ class Stop(BaseException):
 def test_resumed_after_any_checkpoint_it_ends_in_the_same_bits(
     world: World, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    real = module.save_checkpoint
+    real = loop.save_checkpoint
 
     def save(*args: Any) -> None:
         real(*args)
-        if args[-1] == stop:
+        if args[3].step == stop:
             raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "save_checkpoint", save)
+        patch.setattr(loop, "save_checkpoint", save)
         with pytest.raises(Stop):
             run(world, tmp_path / "m", quick(checkpoint_every=1))
     assert (tmp_path / "m.partial" / "checkpoint.safetensors").exists()
     steps: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr(module, "save_checkpoint", lambda *args: steps.append(args[-1]) or real(*args))
+        patch.setattr(loop, "save_checkpoint", lambda *args: steps.append(args[3].step) or real(*args))
         run(world, tmp_path / "m", quick(checkpoint_every=1))
     assert steps == list(range(stop + 1, 7))
     assert contents(tmp_path / "m") == contents(whole)
@@ -195,15 +197,15 @@ DRIVER = textwrap.dedent("""
     import sys, time
     import torch
     torch.set_num_threads(1)
-    from likemind.alignment import align as module
+    from likemind.alignment import align as module, loop
     from likemind.alignment.recipe import resolve_recipe
     from likemind.images.collection import open_images
-    real = module.save_checkpoint
+    real = loop.save_checkpoint
     def save(*args):
         real(*args)
-        print(args[-1], flush=True)
+        print(args[3].step, flush=True)
         time.sleep(float(sys.argv[6]))
-    module.save_checkpoint = save
+    loop.save_checkpoint = save
     data, backbone, teacher, features, out = sys.argv[1:6]
     images = open_images(data).select([f"{c}-{k}.png" for c in range(4) for k in range(8)])
     recipe = resolve_recipe("smoke", {"precision": "float32"})
@@ -236,7 +238,7 @@ def test_killed_in_training_it_ends_in_the_same_bits(world: World, tmp_path: Pat
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     world: World, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    real, calls = module.student_loss, []
+    real, calls = trainer.student_loss, []
 
     def loss(*args: Any) -> dict[str, torch.Tensor]:
         calls.append(1)
@@ -244,14 +246,17 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
         return parts | {"loss": parts["loss"] * value} if len(calls) == 5 else parts
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "student_loss", loss)
-        with pytest.raises(LikemindError, match="the loss is not finite at step 4: lower --set learning_rate"):
+        patch.setattr(trainer, "student_loss", loss)
+        with pytest.raises(
+            LikemindError,
+            match=r"the loss is not finite at step 4; its images are '.*\.png', …: lower --set learning_rate",
+        ):
             run(world, tmp_path / "m", quick())
     assert not (tmp_path / "m").exists()
     from safetensors import safe_open
 
     with safe_open(tmp_path / "m.partial" / "checkpoint.safetensors", framework="pt") as file:
-        assert file.metadata() == {"step": "4"}
+        assert json.loads(file.metadata()["standing"])["step"] == 4
         assert all(torch.isfinite(file.get_tensor(name)).all() for name in file.keys())  # noqa: SIM118
     run(world, tmp_path / "m", quick())
     assert contents(tmp_path / "m")[WEIGHTS[0]] == contents(whole)[WEIGHTS[0]]
@@ -260,7 +265,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
 def test_weights_that_are_not_finite_never_become_a_checkpoint(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = module.student_loss, []
+    real, calls = trainer.student_loss, []
 
     def loss(student: Student, *args: Any) -> dict[str, torch.Tensor]:
         calls.append(1)
@@ -270,7 +275,7 @@ def test_weights_that_are_not_finite_never_become_a_checkpoint(
         zero = next(iter(student.learning.values())).sum() * 0
         return parts | {"loss": parts["loss"] + zero.sqrt()}  # a finite value whose gradient is not
 
-    monkeypatch.setattr(module, "student_loss", loss)
+    monkeypatch.setattr(trainer, "student_loss", loss)
     with pytest.raises(LikemindError, match="a weight is not finite at step 5"):
         run(world, tmp_path / "m", quick())
     assert not (tmp_path / "m").exists()
@@ -285,12 +290,24 @@ def test_a_damaged_or_foreign_checkpoint_is_said(world: World, tmp_path: Path, m
         run(world, tmp_path / "m", quick())
     file = tmp_path / "m.partial" / "checkpoint.safetensors"
     whole = file.read_bytes()
+    from safetensors import safe_open
     from safetensors.torch import load, save
 
-    foreign = save(dict(list(load(whole).items())[1:]), metadata={"step": "6"})
-    for data in (whole[: len(whole) // 2], b"", foreign):
+    with safe_open(file, framework="pt") as opened:
+        about = opened.metadata()
+    tensors = load(whole)
+    fewer, narrow = dict(list(tensors.items())[1:]), {key: value.flatten()[:1] for key, value in tensors.items()}
+    cases = [
+        (whole[: len(whole) // 2], r"checkpoint\.safetensors is damaged"),
+        (b"", r"checkpoint\.safetensors is damaged"),
+        (save(tensors, metadata=about | {"standing": "{}x"}), r"checkpoint\.safetensors is damaged"),
+        (save(fewer, metadata=about), "a checkpoint of other weights"),
+        (save(narrow, metadata=about), "a checkpoint of other weights"),
+        (save(tensors, metadata=about | {"backbone": "0" * 64}), "a checkpoint of another backbone"),
+    ]
+    for data, words in cases:
         file.write_bytes(data)
-        with pytest.raises(LikemindError, match=r"checkpoint\.safetensors is damaged or of another model") as told:
+        with pytest.raises(LikemindError, match=words) as told:
             run(world, tmp_path / "m", quick())
         assert "\n" not in str(told.value)
 
@@ -299,7 +316,7 @@ def test_the_same_is_skipped_and_another_refused(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(world, tmp_path / "m", quick(steps=1))
-    monkeypatch.setattr(module, "_train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(module, "train", lambda *_: pytest.fail("trained again"))
     with caplog.at_level(logging.INFO, "likemind"):
         run(world, tmp_path / "m", quick(steps=1))
     assert "nothing to do" in caplog.text
@@ -358,7 +375,7 @@ def test_paper_target_with_labels_from_a_file(world: World, tmp_path: Path) -> N
     assert model.head_weight is not None
     assert model.head_weight.shape == (1024, world.backbone.dim)
     lines = [json.loads(line) for line in (tmp_path / "m" / "metrics.jsonl").read_text().splitlines()]
-    assert [set(line) for line in lines] == [{"step", "loss"}] * 6
+    assert [set(line) for line in lines] == [{"step", "loss", "accuracy"}] * 6
     moved = [
         (a - b).abs().max().item()
         for a, b in zip(model.backbone.module.parameters(), world.backbone.module.parameters(), strict=True)
@@ -424,8 +441,11 @@ def test_outliers_among_few_images_do_not_leave_all_others_in_one_cluster(outlie
     [
         ({"teacher": None}, "the mixture target and packed batches need a teacher"),
         ({"teacher": None, "changes": {"target": "paper"}}, "the mixture target and packed batches need a teacher"),
-        ({"changes": {"target": "paper", "batching": "independent"}}, "pass --triplets, an output of `likemind label`"),
-        ({"triplets": "labels", "changes": {"batching": "independent"}}, "computed within packed batches"),
+        (
+            {"teacher": None, "changes": {"target": "paper", "batching": "independent"}},
+            "pass --teacher, or --triplets, an output of `likemind label`",
+        ),
+        ({"changes": {"tuning": "head"}}, "has no head that learns: pass --set target=paper"),
         (
             {"teacher": None, "triplets": "labels", "changes": {"target": "paper", "batching": "independent"}},
             "a head that starts from the teacher's map needs a teacher",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from likemind.alignment.batches import independent_batch, packed_batch
+from likemind.alignment.batches import by_cluster, fresh_batch, independent_batch, packed_batch
 from likemind.alignment.recipe import Recipe
 from likemind.errors import LikemindError
 from likemind.triplets import Triplets
@@ -119,3 +119,39 @@ def test_independent_batches_depend_on_seed_and_step_alone() -> None:
         again = independent_batch(labels, positions, recipe, 0, step)
     assert same(first, again)
     assert not same(first, independent_batch(labels, positions, recipe, 1, 9))
+
+
+@given(
+    labels=st.lists(st.integers(0, 9), min_size=3, max_size=120).map(np.array),
+    triplets=st.integers(1, 101),
+    seed=st.integers(0, 2**31),
+    step=st.integers(0, 10**6),
+)
+def test_any_fresh_batch_is_valid(labels: np.ndarray, triplets: int, seed: int, step: int) -> None:
+    if (np.bincount(labels) > 1).sum() < 2:
+        with pytest.raises(LikemindError, match="need two clusters with two images each"):
+            by_cluster(labels)
+        return
+    grouped = by_cluster(labels)
+    batch = fresh_batch(grouped, Recipe(batching="independent", triplets=triplets), seed, step)
+    assert same(batch, fresh_batch(grouped, Recipe(batching="independent", triplets=triplets), seed, step))
+    assert len(set(batch.images.tolist())) == len(batch.images)
+    chosen = batch.images[batch.triplets]
+    assert chosen.shape == (triplets, 3)
+    assert all(len(set(row)) == 3 for row in chosen.tolist())
+    groups = labels[chosen[: triplets // 2]]
+    assert (groups[:, 0] == groups[:, 1]).all()
+    assert (groups[:, 2] != groups[:, 0]).all()
+    assert batch.similarities is None
+
+
+def test_fresh_images_come_from_everywhere_alike() -> None:
+    grouped = by_cluster(CLUSTERS)
+    recipe = Recipe(batching="independent", triplets=2000)
+    chosen = [(b := fresh_batch(grouped, recipe, 0, step)).images[b.triplets] for step in range(10)]
+    for column in range(3):
+        for half in (slice(None, 1000), slice(1000, None)):
+            counts = np.bincount(np.concatenate([rows[half, column] for rows in chosen]), minlength=400)
+            if column != 2 or half.start is not None:  # the odd one of a border comes more often from small clusters
+                assert ((counts - 25) ** 2 / 25).sum() < 550  # 399 degrees of freedom: once in a million
+            assert (counts > 0).all()

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likemind.alignment.align import rate
-from likemind.alignment.recipe import RECIPES, Recipe, resolve_recipe
+from likemind.alignment.recipe import RECIPES, Recipe, rate, resolve_recipe
 from likemind.errors import LikemindError
 
 
@@ -16,7 +15,7 @@ from likemind.errors import LikemindError
     ("name", "changes", "words"),
     [
         ("huge", {}, "no recipe 'huge': choose one of smoke, small, paper"),
-        ("small", {"step": 3}, r"recipe field 'step': extra inputs are not permitted \(fields: target, beta"),
+        ("small", {"step": 3}, r"recipe field 'step': extra inputs are not permitted \(fields: target, objective"),
         ("small", {"beta": 1.5}, "recipe field 'beta': input should be less than or equal to 1"),
         ("small", {"beta": -0.1}, "recipe field 'beta'"),
         ("small", {"sharpness": 0}, "recipe field 'sharpness'"),

@@ -43,6 +43,9 @@ def loss_of(student: Student, world: World, known: Known, recipe: Recipe, batch:
 
 RECIPES: list[dict[str, Any]] = [
     {"target": "mixture"},
+    {"target": "mixture", "objective": "kl", "temperature": 1.5, "target_temperature": 0.7},
+    {"target": "mixture", "batching": "independent"},
+    {"target": "paper", "objective": "hard", "similarity": "cosine", "temperature": 0.2},
     {"target": "paper", "temperature": 2.0},
     {"target": "paper", "head": "random", "temperature": 20.0},
 ]
@@ -103,7 +106,7 @@ def test_a_packed_gradient_is_that_of_every_triplet_by_itself(world: World, chan
         pooled = plain(inputs[row])
         if recipe.target == "mixture":
             new, old, human = unit(pooled - plain.centre), unit(base[row]), unit(taught[row])
-            q = [recipe.sharpness * new[a] @ new[b] for a, b in PAIRS]
+            q = [recipe.sharpness * new[a] @ new[b] / recipe.temperature for a, b in PAIRS]
             p = [
                 recipe.sharpness * ((1 - recipe.beta) * old[a] @ old[b] + recipe.beta * human[a] @ human[b])
                 for a, b in PAIRS
@@ -111,11 +114,19 @@ def test_a_packed_gradient_is_that_of_every_triplet_by_itself(world: World, chan
         else:
             assert plain.head is not None
             z = plain.head(pooled)
+            z = unit(z) if recipe.similarity == "cosine" else z
             q = [z[a] @ z[b] / recipe.temperature for a, b in PAIRS]
             p = [taught[row[a]] @ taught[row[b]] for a, b in PAIRS]
-        P, Q = torch.stack(p).softmax(0), torch.stack(q).softmax(0)
+        P, Q = (torch.stack(p) / recipe.target_temperature).softmax(0), torch.stack(q).softmax(0)
         M = (P + Q) / 2
-        total = total + ((P * (P / M).log()).sum() + (Q * (Q / M).log()).sum()) / 2
+        total = (
+            total
+            + {
+                "jensen_shannon": ((P * (P / M).log()).sum() + (Q * (Q / M).log()).sum()) / 2,
+                "kl": (P * (P / Q).log()).sum(),
+                "hard": -Q[P.argmax()].log(),
+            }[recipe.objective]
+        )
     total = total / len(batch.triplets)
     total.backward()
     assert loss.item() == pytest.approx(total.item(), abs=1e-6)  # the teacher's features are float32
@@ -166,12 +177,29 @@ def test_labels_from_a_file_give_the_loss_of_the_same_labels_on_the_fly(world: W
     assert fly > 1e-4
 
 
+def test_accuracy_is_the_share_of_triplets_where_both_choose_the_same(world: World) -> None:
+    known, recipe = world.known(), quick(beta=1.0)
+    student = moved(Student.start(world.backbone, known, recipe, 0))
+    batch = known.batch(recipe, 0, 0)
+    pooled = student(pixels(world, batch.images)).detach()
+    new = torch.nn.functional.normalize(pooled - student.centre).numpy()
+    human = known.taught[batch.images] / np.linalg.norm(known.taught[batch.images], axis=1, keepdims=True)
+    same = [
+        np.argmax([new[row[a]] @ new[row[b]] for a, b in PAIRS])
+        == np.argmax([human[row[a]] @ human[row[b]] for a, b in PAIRS])
+        for row in batch.triplets
+    ]
+    found = student_loss(student, pooled, batch, known, recipe)["accuracy"].item()
+    assert found == pytest.approx(np.mean(same), abs=2 / len(same))
+    assert 0.4 < found < 0.99
+
+
 def test_the_parts_add_up(world: World) -> None:
     known, recipe = world.known(), quick(row_weight=0.7)
     student = moved(Student.start(world.backbone, known, recipe, 0))
     parts = loss_of(student, world, known, recipe, known.batch(recipe, 0, 0))
     assert parts["loss"].item() == pytest.approx(parts["triplets"].item() + 0.7 * parts["rows"].item(), rel=1e-5)
-    assert set(parts) == {"loss", "triplets", "rows"}
+    assert set(parts) == {"loss", "triplets", "rows", "accuracy"}
 
 
 def test_without_the_teacher_the_mixture_asks_for_what_is_there(world: World) -> None:
@@ -256,4 +284,5 @@ def test_it_stays_in_evaluation_mode_and_leaves_its_backbone_alone(world: World)
     assert not any(part.training for part in student.modules())
     moved(student, size=1.0)
     assert world.backbone.fingerprint == before
-    assert student.about.fingerprint != before
+    assert student.about.fingerprint == before
+    assert student.at(1.0).backbone.fingerprint != before

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import math
 from itertools import permutations
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likemind.choice import PAIRS
-from likemind.student.losses import jensen_shannon, row_loss, triplet_loss
+from likemind.choice import PAIRS, gather_pairs
+from likemind.student.losses import OBJECTIVES, choice_loss, jensen_shannon, row_loss
 
 F64 = torch.float64
 logits = st.lists(st.floats(-30, 30), min_size=3, max_size=3)
@@ -65,14 +66,26 @@ def test_jensen_shannon_at_its_bounds() -> None:
     assert float(jensen_shannon(certain, certain)) == 0.0
 
 
-def test_triplet_loss_is_a_slow_loop() -> None:
+def triplet_loss(target: torch.Tensor, similarity: torch.Tensor, triplets: torch.Tensor, **more: Any) -> torch.Tensor:
+    return choice_loss(gather_pairs(target, triplets), gather_pairs(similarity, triplets), **more)
+
+
+def slow_kl(p: list[float], q: list[float]) -> float:
+    return sum(x * math.log(x / y) for x, y in zip(p, q, strict=True))
+
+
+SLOW = {"jensen_shannon": slow_jsd, "kl": slow_kl, "hard": lambda p, q: -math.log(q[p.index(max(p))])}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_triplet_loss_is_a_slow_loop(objective: str) -> None:
     target, similarity = matrices()
     total = 0.0
     for row in TRIPLETS.tolist():
         p = softmax([float(target[row[a], row[b]]) / 0.7 for a, b in PAIRS])
         q = softmax([float(similarity[row[a], row[b]]) / 3.0 for a, b in PAIRS])
-        total += slow_jsd(p, q)
-    found = triplet_loss(target, similarity, TRIPLETS, target_temperature=0.7, temperature=3.0)
+        total += SLOW[objective](p, q)
+    found = triplet_loss(target, similarity, TRIPLETS, objective=objective, target_temperature=0.7, temperature=3.0)
     assert float(found) == pytest.approx(total / len(TRIPLETS), abs=1e-12)
 
 
@@ -105,6 +118,10 @@ def test_gradients_in_float64() -> None:
         lambda t, s: triplet_loss(t, s, TRIPLETS[:20], temperature=2.0), (target, similarity)
     )
     assert torch.autograd.gradcheck(row_loss, (target, similarity))
+    for objective in OBJECTIVES:
+        assert torch.autograd.gradcheck(
+            lambda s, o=objective: triplet_loss(target.detach(), s, TRIPLETS[:20], objective=o), similarity
+        )
     rows = torch.randn(4, 3, dtype=F64, generator=torch.Generator().manual_seed(1)).requires_grad_()
     fixed = logp([[1.0, 0.0, -2.0]] * 4)
     assert torch.autograd.gradcheck(lambda x: jensen_shannon(fixed, x.log_softmax(-1)), rows)
@@ -112,7 +129,7 @@ def test_gradients_in_float64() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", [1e2, 1e4])
-@pytest.mark.parametrize("loss", ["triplets", "rows"])
+@pytest.mark.parametrize("loss", ["rows", *OBJECTIVES])
 def test_values_and_gradients_are_finite_however_far_apart(dtype: torch.dtype, size: float, loss: str) -> None:
     """Teacher and student sure of the same, of opposites, and one of them sure of nothing."""
     generator = torch.Generator().manual_seed(0)
@@ -121,17 +138,17 @@ def test_values_and_gradients_are_finite_however_far_apart(dtype: torch.dtype, s
     for target in (sure, -sure, unsure):
         for start in (sure, -sure, unsure):
             t, s = target.clone().requires_grad_(), start.clone().requires_grad_()
-            value = row_loss(t, s) if loss == "rows" else triplet_loss(t, s, TRIPLETS)
+            value = row_loss(t, s) if loss == "rows" else triplet_loss(t, s, TRIPLETS, objective=loss)
             assert value.dtype == torch.float32
             assert torch.isfinite(value)
             value.backward()
-            assert t.grad is not None
             assert s.grad is not None
-            assert torch.isfinite(t.grad).all()
+            assert (t.grad is None) == (loss == "hard")  # it looks at the first choice alone
+            assert t.grad is None or torch.isfinite(t.grad).all()
             assert torch.isfinite(s.grad).all()
-            if loss == "triplets":
+            if loss == "jensen_shannon":
                 assert -1e-6 <= value.item() <= math.log(2) + 1e-6
-            if target is start:
+            if target is start and loss != "hard":
                 assert value.item() == pytest.approx(0, abs=1e-6)
 
 

@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import math
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
-from likemind.alignment.checkpoint import load_checkpoint, save_checkpoint
+from likemind.alignment.checkpoint import BEST, LAST, Standing
 from likemind.alignment.known import Known
-from likemind.alignment.precision import faster_precision
+from likemind.alignment.ladder import LONG, climb
+from likemind.alignment.loop import train
+from likemind.alignment.others import Others
 from likemind.alignment.recipe import Recipe, resolve_recipe
 from likemind.alignment.retention import Validation, choose_shipped, measure
-from likemind.alignment.trainee import Student, student_loss
+from likemind.alignment.trainee import Student
+from likemind.alignment.trainer import Running
 from likemind.artifacts import Artifact, PathLike, read_run, write_json
+from likemind.backbones.layers import OWN
 from likemind.backbones.timm import load_backbone
 from likemind.datasets.evaluation_set import EvaluationSet
 from likemind.errors import LikemindError
 from likemind.features.store import FeatureStore
 from likemind.images.collection import ImageCollection, open_images
-from likemind.memory import keep_freed_memory
-from likemind.progress import Metrics, log, track
+from likemind.progress import log
 from likemind.student.card import model_card
 from likemind.student.model import AlignedModel, ModelConfig
 from likemind.teacher.teacher import Teacher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from likemind.alignment.batches import Batch
     from likemind.backbones.base import Backbone
-
-_NOT_FINITE = "{what} is not finite at step {step}: lower --set learning_rate, or pass --set precision=float32"
 
 
 def align(
@@ -51,16 +47,25 @@ def align(
     control: bool = False,
     seed: int = 0,
     weights: str | None = None,
+    preprocessing: Literal["alignet"] | None = None,
+    ladder: bool | None = None,
+    workers: int | None = None,
+    images_at_once: int | None = None,
+    compiled: bool = False,
+    tracker: Any = None,
     overwrite: bool = False,
 ) -> AlignedModel:
     """Align a student.
+
+    In several processes (``torchrun``, ``accelerate launch``) all call this alike; they share each batch's images, and
+    must see the same files.
 
     Args:
         images: What the student learns from; no labels are used.
         backbone: The student, as for ``load_backbone``.
         teacher: Gives the labels on the fly. Needed for the ``mixture`` target and for packed batches.
-        triplets: An output of ``likemind label``: its clusters group the images of packed batches, its similarities are
-            the labels of independent ones.
+        triplets: An output of ``likemind label``: its clusters group the images; its triplets and similarities are
+            those of independent batches for the ``paper`` target.
         features: The *teacher's* backbone's features of the images; needed where the student is another backbone.
         validation: An evaluation folder whose validation objects decide what is shipped, and its temperature. Without
             it the backbone is shipped as it was trained.
@@ -70,23 +75,33 @@ def align(
         control: Learn from the *untransformed* teacher (UnAligNet), to tell human signal from mere distillation.
         seed: Of batches and of a random head.
         weights: As for ``load_backbone``.
+        preprocessing: ``alignet`` prepares pictures as AligNet does, instead of as the backbone's own authors do.
+        ladder: Whether the ladder of tests is climbed first (see ``likemind.alignment.ladder``); before runs of 300
+            steps and more if None.
+        workers: Threads that decode; one less than there are processors if None. They change nothing else.
+        images_at_once: Images forwarded at once by a process, where a batch does not fit into memory. The gradient is
+            that of the whole batch all the same; each image goes forward twice.
+        compiled: Compile the network with ``torch.compile``.
+        tracker: One of Accelerate's, such as ``tensorboard`` or ``wandb``, beside ``metrics.jsonl``.
         overwrite: Replace another run at ``out``.
 
     Returns:
         The student, in evaluation mode.
 
     Raises:
-        LikemindError: What is given does not fit together, or the loss is not finite.
+        LikemindError: What is given does not fit together, a rung of the ladder is broken, the loss is not finite, or
+            memory runs out.
 
     Example:
         >>> align("photos/", "timm/test_vit", teacher="runs/teacher", out="runs/aligned")  # doctest: +SKIP
     """
-    collection, model = open_images(images), load_backbone(backbone, weights=weights)
+    collection = open_images(images)
+    model = load_backbone(backbone, weights=weights, preprocessing=preprocessing)
     plan = resolve_recipe(recipe, changes)
     data = EvaluationSet.load(validation) if validation is not None else None
     fitted = Teacher.load(teacher) if teacher is not None else None
     labels = read_run(triplets, verb="label") if triplets is not None else None
-    _check(plan, fitted, labels, control=control)
+    _check(plan, fitted, labels, model, control=control)
     if data is not None:
         _check_unseen(collection, data)
     config = {"recipe": plan.model_dump(mode="json"), "backbone": model.fingerprint, "control": control, "seed": seed}
@@ -97,33 +112,61 @@ def align(
     }
     inputs["features"] = FeatureStore.load(features).key if features is not None else ""
     inputs["validation"] = data.key if data else ""
+    running = Running(workers, images_at_once, compiled, tracker)
+
+    def known_in(folder: Path) -> Known:
+        return Known(folder, collection, model, fitted, triplets, features, control, seed)
+
+    others = Others()
+    if not others.first:
+        folder = others.hear()
+        if folder is not None:
+            known = known_in(Path(folder))
+            train(Student.start(model, known, plan, seed), known, plan, seed, Path(folder), running)
+            others.hear()
+        return AlignedModel.from_pretrained(out, backbone=model.module if model.library == "module" else None)
     with Artifact(out, verb="align", config=config, inputs=inputs, overwrite=overwrite) as work:
         if not work.done:
-            known = Known(work.path, collection, model, fitted, triplets, features, control, seed)
-            known.check()
+            known = known_in(work.path)
+            known.check(plan)
+            watched = Validation(data, seed) if data is not None else None
+            if (plan.steps >= LONG if ladder is None else ladder) and "ladder" not in work.notes:
+                work.note(ladder=[asdict(rung) for rung in climb(known, plan, seed, running)])
             student = Student.start(model, known, plan, seed)
-            _train(student, known, plan, seed, work.path)
-            work.figures = _ship(student, known, plan, data, work.path, seed, _about_base(backbone, model, weights))
+            others.tell(str(work.path))
+            standing = train(student, known, plan, seed, work.path, running, watched)
+            work.figures = _ship(
+                student, known, plan, watched, work.path, standing, _about_base(backbone, model, weights)
+            )
+            work.figures["ladder"] = work.notes.get("ladder", [])
+    others.tell(None)
     return AlignedModel.from_pretrained(out, backbone=model.module if model.library == "module" else None)
 
 
-def _check(recipe: Recipe, teacher: Teacher | None, labels: dict[str, Any] | None, *, control: bool) -> None:
+def _check(
+    recipe: Recipe, teacher: Teacher | None, labels: dict[str, Any] | None, backbone: Backbone, *, control: bool
+) -> None:
+    from_file = labels is not None and recipe.batching == "independent" and recipe.target == "paper"
+    if backbone.layer not in OWN:
+        raise LikemindError(
+            f"the layer {backbone.layer!r} cannot be aligned, a student is what its network returns: leave it out"
+        )
     if teacher is None and (recipe.target == "mixture" or recipe.batching == "packed"):
         raise LikemindError(
             "the mixture target and packed batches need a teacher: pass --teacher, or --set target=paper "
             "--set batching=independent --triplets LABELS"
         )
-    if labels is None and recipe.batching == "independent":
+    if teacher is None and labels is None:
         raise LikemindError(
-            "independent batches take their triplets from a file of labels: pass --triplets, an output of "
-            "`likemind label`"
+            "nothing says what is similar: pass --teacher, or --triplets, an output of `likemind label`"
         )
-    if labels is not None and recipe.batching == "independent" and labels["config"]["control"] != control:
+    if labels is not None and from_file and labels["config"]["control"] != control:
         made, here = ("with", "without") if labels["config"]["control"] else ("without", "with")
         raise LikemindError(f"the labels were made {made} --control and this run is {here} it: make both alike")
-    if recipe.target == "mixture" and recipe.batching == "independent":
+    if recipe.target == "mixture" and recipe.tuning == "head":
         raise LikemindError(
-            "the mixture target is computed within packed batches: pass --set batching=packed, or --set target=paper"
+            "the mixture target teaches the backbone and has no head that learns: pass --set target=paper, or "
+            "--set tuning=lora"
         )
     if teacher is None and recipe.head == "teacher":
         raise LikemindError(
@@ -140,77 +183,6 @@ def _check_unseen(images: ImageCollection, data: EvaluationSet) -> None:
             f"{len(seen)} of the training images ({seen[0]!r}, …) are validation or held-out items of {data.path}: "
             "leave them out"
         )
-
-
-def rate(step: int, recipe: Recipe) -> float:
-    """Return the learning rate's share of its peak: a linear rise, then a cosine to zero."""
-    rise = recipe.warmup * recipe.steps
-    if step < rise:
-        return (step + 1) / (rise + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1.0, recipe.steps - rise)))
-
-
-def _train(student: Student, known: Known, recipe: Recipe, seed: int, folder: Path) -> None:
-    from accelerate import Accelerator
-
-    keep_freed_memory()
-    precision = recipe.precision if recipe.precision != "auto" else faster_precision(student.about)
-    accelerator = Accelerator(mixed_precision="no")  # it can be set once a process; so we cast ourselves
-    half = precision == "bfloat16"
-    peaks = {"backbone": recipe.learning_rate, "head": recipe.head_learning_rate}
-    groups = [{"params": [value], "peak": peaks[name.split(".")[0]]} for name, value in student.learning.items()]
-    optimizer = torch.optim.Adam(groups, lr=0.0)
-    done = load_checkpoint(folder, student.learning, optimizer)
-    metrics = Metrics(folder / "metrics.jsonl", keep=done)
-    student.to(memory_format=torch.channels_last)
-    prepared, optimizer = accelerator.prepare(student, optimizer)
-    batches = _batches_ahead(known, recipe, seed, range(done, recipe.steps))
-    for step, batch, pixels in track(batches, total=recipe.steps, done=done, what="align (steps)"):
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * rate(step, recipe)
-        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=half):
-            pooled = prepared(pixels.to(accelerator.device).contiguous(memory_format=torch.channels_last))
-        parts = student_loss(student, pooled.float(), batch, known, recipe)
-        if not math.isfinite(parts["loss"].item()):
-            raise LikemindError(_NOT_FINITE.format(what="the loss", step=step))
-        optimizer.zero_grad()
-        accelerator.backward(parts["loss"])
-        _pull(student, optimizer, recipe.pull)
-        optimizer.step()
-        metrics.write(step, **{name: value.item() for name, value in parts.items()})
-        if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
-            if not all(bool(value.isfinite().all()) for value in student.learning.values()):
-                raise LikemindError(_NOT_FINITE.format(what="a weight", step=step))
-            save_checkpoint(folder, student.learning, optimizer, step + 1)
-
-
-def _batches_ahead(known: Known, recipe: Recipe, seed: int, steps: range) -> Iterator[tuple[int, Batch, torch.Tensor]]:
-    """Yield each step's batch and pixels, decoding the next one meanwhile."""
-
-    def prepare(step: int) -> tuple[int, Batch, torch.Tensor]:
-        batch = known.batch(recipe, seed, step)
-        pixels = [known.backbone.preprocessing(known.images.read(int(position))) for position in batch.images]
-        return step, batch, torch.stack(pixels)
-
-    with ThreadPoolExecutor(max_workers=1) as worker:
-        waiting = [worker.submit(prepare, step) for step in steps[:1]]
-        for step in steps:
-            ready = waiting.pop().result()
-            if step + 1 in steps:
-                waiting.append(worker.submit(prepare, step + 1))
-            yield ready
-
-
-@torch.no_grad()
-def _pull(student: Student, optimizer: torch.optim.Optimizer, strength: float) -> None:
-    """Pull every weight towards where it started, decoupled from Adam: θ ← θ − η λ (θ − θ₀).
-
-    Done before Adam's step, whose moments do not look at θ: the two make θ ← θ − η (Adam + λ (θ − θ₀)) at the old θ, as
-    in the published chain (``scale_by_adam``, ``decay_to_init``, rate).
-    """
-    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
-    for name, value in student.learning.items():
-        value.sub_(rates[id(value)] * strength * (value - student.start_weights[name].to(value.device)))
 
 
 def _about_base(given: str | Backbone, backbone: Backbone, weights: str | None) -> dict[str, str | None]:
@@ -235,16 +207,15 @@ def _ship(
     student: Student,
     known: Known,
     recipe: Recipe,
-    data: EvaluationSet | None,
+    validation: Validation | None,
     folder: Path,
-    seed: int,
+    standing: Standing,
     about_base: dict[str, str | None],
 ) -> dict[str, Any]:
     student.cpu().eval()
-    figures: dict[str, Any] = {"images": len(known.images), "steps": recipe.steps, "control": known.control}
+    figures: dict[str, Any] = {"images": len(known.images), "steps": standing.step, "control": known.control}
     model = student.at(1.0)
-    if data is not None:
-        validation = Validation(data, seed)
+    if validation is not None:
         base, candidates = measure(student.at, recipe, validation)
         chosen = choose_shipped(base, candidates, recipe.max_loss)
         model = student.at(chosen.alpha)
@@ -254,7 +225,7 @@ def _ship(
         model.config = model.config.model_copy(update={"temperatures": temperatures})
         figures |= {"base": base.figures(), "shipped": chosen.figures()}
         figures["candidates"] = [candidate.figures() for candidate in candidates]
-        figures["source"] = data.description.source
+        figures["source"] = validation.data.description.source
         log.info("shipped: %s at alpha %g, beta %g", chosen.shipped, chosen.alpha, chosen.beta)
     facts = {
         "base": student.about.name,
@@ -264,14 +235,15 @@ def _ship(
         "target": recipe.target,
         "control": known.control,
     }
-    licences = data.description.licences if data is not None else {}
+    licences = validation.data.description.licences if validation is not None else {}
     model.config = model.config.model_copy(update={"facts": {**facts, "licences": licences}})
     model.save_pretrained(folder, card=model_card(model, figures))
     write_json(
         folder / "retention.json", _finite({name: figures.get(name) for name in ("base", "shipped", "candidates")})
     )
     shutil.rmtree(folder / "base-features", ignore_errors=True)
-    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    for name in (LAST, BEST):
+        (folder / name).unlink(missing_ok=True)
     told: dict[str, Any] = _finite(figures)
     return told
 

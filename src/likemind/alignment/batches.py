@@ -43,13 +43,7 @@ def packed_batch(clusters: np.ndarray, recipe: Recipe, seed: int, step: int) -> 
         step: From 0.
     """
     rng = np.random.default_rng([seed, step])
-    sizes = np.bincount(clusters)
-    usable = np.flatnonzero(sizes > 1)
-    if len(usable) < 2:
-        raise LikemindError(
-            "packed batches need two clusters with two images each: give more images, or --triplets, labels with "
-            "fewer clusters"
-        )
+    usable = _usable(clusters)
     count = max(2, min(recipe.clusters, len(usable), recipe.images // 2))  # each must give two images
     chosen = rng.choice(usable, count, replace=False)
     share = max(2, -(-recipe.images // count))
@@ -57,7 +51,7 @@ def packed_batch(clusters: np.ndarray, recipe: Recipe, seed: int, step: int) -> 
     images = np.concatenate(groups)
     group_of = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
     border = _border(rng, group_of, recipe.triplets // 2)
-    return Batch(images, np.concatenate([border, _any_three(rng, len(images), recipe.triplets - len(border))]))
+    return Batch(images, np.concatenate([border, any_three(rng, len(images), recipe.triplets - len(border))]))
 
 
 def _some(rng: np.random.Generator, members: np.ndarray, count: int) -> np.ndarray:
@@ -65,7 +59,8 @@ def _some(rng: np.random.Generator, members: np.ndarray, count: int) -> np.ndarr
     return chosen
 
 
-def _any_three(rng: np.random.Generator, images: int, count: int) -> np.ndarray:
+def any_three(rng: np.random.Generator, images: int, count: int) -> np.ndarray:
+    """Draw triplets of any three different images, (count, 3)."""
     first = rng.integers(images, size=count)
     second = (first + 1 + rng.integers(images - 1, size=count)) % images
     low, high = np.minimum(first, second), np.maximum(first, second)
@@ -90,6 +85,45 @@ def _border(rng: np.random.Generator, group_of: np.ndarray, count: int) -> np.nd
 @lru_cache(maxsize=2)
 def _order(seed: int, number: int, count: int) -> np.ndarray:
     return np.random.default_rng([seed, number]).permutation(count)
+
+
+def fresh_batch(grouped: tuple[np.ndarray, np.ndarray], recipe: Recipe, seed: int, step: int) -> Batch:
+    """Draw three images a triplet, half of the triplets at cluster borders, half any three, as in packed batches.
+
+    Args:
+        grouped: From ``by_cluster``.
+        recipe: Says how many triplets.
+        seed: Of the run.
+        step: From 0.
+    """
+    rng = np.random.default_rng([seed, step])
+    order, group_of = grouped
+    border = _border(rng, group_of, recipe.triplets // 2)
+    places = np.concatenate([border, any_three(rng, len(order), recipe.triplets - len(border))])
+    images, flat = np.unique(order[places], return_inverse=True)
+    return Batch(images, flat.reshape(-1, 3))
+
+
+def by_cluster(clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions of all images whose cluster has two or more, a cluster after another, and their groups.
+
+    Raises:
+        LikemindError: Fewer than two clusters have two images.
+    """
+    usable = _usable(clusters)
+    kept = np.flatnonzero(np.isin(clusters, usable))
+    order = kept[np.argsort(clusters[kept], kind="stable")]
+    return order, np.searchsorted(usable, clusters[order])
+
+
+def _usable(clusters: np.ndarray) -> np.ndarray:
+    usable = np.flatnonzero(np.bincount(clusters) > 1)
+    if len(usable) < 2:
+        raise LikemindError(
+            "batches need two clusters with two images each: give more images, or --triplets, labels with fewer "
+            "clusters"
+        )
+    return usable
 
 
 def independent_batch(labels: Triplets, positions: np.ndarray, recipe: Recipe, seed: int, step: int) -> Batch:

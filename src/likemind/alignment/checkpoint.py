@@ -1,7 +1,9 @@
-"""One file holds all that training needs to go on: weights, Adam's moments, the step. It cannot run code."""
+"""One file holds all that training needs to go on: weights, Adam's moments, where it stands. It cannot run code."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,19 +16,42 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+LAST, BEST = "checkpoint.safetensors", "best.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
+@dataclass
+class Standing:
+    """Where training stands.
+
+    Attributes:
+        step: Steps done.
+        best: Highest agreement on validation objects so far; None before the first look.
+        best_step: Steps done when it was reached.
+        looks: Looks since.
+    """
+
+    step: int = 0
+    best: float | None = None
+    best_step: int = 0
+    looks: int = 0
+
+
 def save_checkpoint(
-    folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, step: int
+    path: Path,
+    parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    standing: Standing,
+    backbone: str,
 ) -> None:
-    """Write the state after ``step`` steps, atomically.
+    """Write the state of training, atomically.
 
     Args:
-        folder: Where ``checkpoint.safetensors`` goes.
+        path: ``checkpoint.safetensors`` or ``best.safetensors`` in the run's folder.
         parameters: Those that are trained, by name.
         optimizer: Adam over these parameters.
-        step: Steps done.
+        standing: Where training stands.
+        backbone: Fingerprint of the backbone that training began with.
     """
     from safetensors.torch import save
 
@@ -36,28 +61,48 @@ def save_checkpoint(
         for moment in _MOMENTS:
             tensors[f"{moment}/{name}"] = optimizer.state[value].get(moment, torch.zeros_like(value))
     plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomic(folder / "checkpoint.safetensors", save(plain, metadata={"step": str(step)}))
+    about = {"standing": json.dumps(asdict(standing)), "backbone": backbone}
+    write_atomic(path, save(plain, metadata=about))
 
 
-def load_checkpoint(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
-    """Put the saved state into parameters and optimiser; returns the steps done, 0 where there is no checkpoint.
+def load_checkpoint(
+    path: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer | None, backbone: str
+) -> Standing:
+    """Put the saved state into parameters and optimiser; a fresh standing where there is no checkpoint.
+
+    Args:
+        path: As for ``save_checkpoint``.
+        parameters: Those that are trained, by name.
+        optimizer: Adam over them; None where the weights alone are wanted.
+        backbone: Fingerprint of the backbone that training began with.
 
     Raises:
         LikemindError: The file is damaged, or of another model.
     """
     from safetensors import SafetensorError, safe_open
 
-    path = folder / "checkpoint.safetensors"
     if not path.exists():
-        return 0
+        return Standing()
+    mend = f"remove {path.parent} and run again"
     try:
-        with safe_open(path, framework="pt") as file, torch.no_grad():
-            step = int(file.metadata()["step"])
-            for name, value in parameters.items():
-                value.copy_(file.get_tensor(f"weight/{name}"))
-                moments = {moment: file.get_tensor(f"{moment}/{name}").to(value.device) for moment in _MOMENTS}
-                layout = {moment: torch.empty_like(value).copy_(tensor) for moment, tensor in moments.items()}
-                optimizer.state[value] = {"step": torch.tensor(float(step)), **layout}
-    except (SafetensorError, KeyError, RuntimeError, OSError) as error:
-        raise LikemindError(f"{path} is damaged or of another model ({error}): remove {folder} and run again") from None
-    return step
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            if about.get("backbone") != backbone:
+                raise LikemindError(f"{path} is a checkpoint of another backbone than {backbone[:12]}…: {mend}")
+            standing = Standing(**json.loads(about["standing"]))
+            saved = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        if isinstance(error, LikemindError):
+            raise
+        raise LikemindError(f"{path} is damaged ({error}): {mend}") from None
+    kinds = ("weight", *_MOMENTS)
+    wanted = {f"{kind}/{name}": value.shape for name, value in parameters.items() for kind in kinds}
+    if {key: value.shape for key, value in saved.items()} != wanted:
+        raise LikemindError(f"{path} is a checkpoint of other weights than those that learn here: {mend}")
+    with torch.no_grad():
+        for name, value in parameters.items():
+            value.copy_(saved[f"weight/{name}"])
+            if optimizer is not None:
+                moments = {moment: torch.empty_like(value).copy_(saved[f"{moment}/{name}"]) for moment in _MOMENTS}
+                optimizer.state[value] = {"step": torch.tensor(float(standing.step)), **moments}
+    return standing

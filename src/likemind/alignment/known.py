@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from likemind.alignment.batches import Batch, independent_batch, packed_batch
+from likemind.alignment.batches import Batch, by_cluster, fresh_batch, independent_batch, packed_batch
 from likemind.errors import LikemindError
 from likemind.features.embed import embed
 from likemind.features.store import FeatureStore
@@ -81,9 +81,12 @@ class Known:
         assert self.features is not None
         return self.source.transform(FeatureStore.load(self.features).rows(self.images.ids))
 
-    def check(self) -> None:
-        """Refuse a teacher that stands on another backbone, unless that backbone's features of all images are there."""
+    def check(self, recipe: Recipe) -> None:
+        """Refuse labels of other images, and a teacher of another backbone without that backbone's features."""
+        if self.from_file(recipe):
+            _ = self.labels
         if self.teacher is None or self.own_teacher:
+            self._check_width(self.backbone.dim, self.backbone.name)
             return
         if self.features is None:
             raise LikemindError(
@@ -93,6 +96,14 @@ class Known:
         store = FeatureStore.load(self.features)
         self.teacher.check_backbone(store.fingerprint, f"the feature store {store.path}")
         store.rows(self.images.ids[:1])
+        self._check_width(store.features.shape[1], str(store.path))
+
+    def _check_width(self, width: int, what: str) -> None:
+        if self.teacher is not None and len(self.teacher.mean_) != width:
+            raise LikemindError(
+                f"the teacher maps features of width {len(self.teacher.mean_)}, and {what} gives {width}: pass the "
+                "teacher of this backbone, or --features of the teacher's"
+            )
 
     @cached_property
     def clusters(self) -> np.ndarray:
@@ -108,11 +119,21 @@ class Known:
         labels = Triplets.load(self.triplets)
         return labels, labels.positions_in(self.images.ids, f"the images ({self.images.path})")
 
+    @cached_property
+    def _grouped(self) -> tuple[np.ndarray, np.ndarray]:
+        return by_cluster(self.clusters)
+
     def batch(self, recipe: Recipe, seed: int, step: int) -> Batch:
         """Return a step's images and triplets."""
         if recipe.batching == "packed":
             return packed_batch(self.clusters, recipe, seed, step)
-        return independent_batch(*self.labels, recipe, seed, step)
+        if self.from_file(recipe):
+            return independent_batch(*self.labels, recipe, seed, step)
+        return fresh_batch(self._grouped, recipe, seed, step)
+
+    def from_file(self, recipe: Recipe) -> bool:
+        """Whether independent batches take triplets and similarities from the file of labels."""
+        return recipe.batching == "independent" and recipe.target == "paper" and self.triplets is not None
 
 
 def groups(taught: np.ndarray, seed: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,23 +17,36 @@ class Recipe(BaseModel):
         target: ``mixture`` teaches the backbone itself the mix of its own old similarities and the teacher's; ``paper``
             teaches the teacher's similarities to a triplet head, with gradients into the backbone (Muttenthaler et al.
             2025).
+        objective: Between the target's choices p and the student's q: ``jensen_shannon`` (AligNet's released code),
+            ``kl``, KL(p‖q) (the paper), or ``hard``, −log q of the target's first choice (gLocal's; the released code
+            has it too).
         beta: Share of the teacher in the mixture, 0–1.
         sharpness: κ, the mixture's similarities are κ · cosine.
-        row_weight: Weight of the row-wise KL term beside the triplets' Jensen–Shannon divergence.
-        batching: ``packed`` draws a group of images and many triplets among them, labelled on the fly; ``independent``
-            takes fresh triplets from a file of labels.
+        row_weight: Weight of the row-wise KL term beside the triplets' divergence; within packed batches.
+        batching: ``packed`` draws a group of images and many triplets among them; ``independent`` takes three fresh
+            images a triplet, as the paper does: from a file of labels, or labelled on the fly as in packed batches.
+        tuning: What learns: ``full``, all weights; ``lora``, a few numbers beside the backbone's linear layers, added
+            up before it is saved; ``head``, the ``paper`` target's head alone, for which no image is forwarded. The
+            head learns in all three.
+        rank: Of LoRA.
         head: The ``paper`` target's triplet head starts from the ``teacher``'s map (same backbone only) or ``random``
             (1,024 wide, variance 1/fan-in as Flax has it). The mixture's is the teacher's map throughout.
-        temperature: τ of the head's dot products; 100 in the released code, which starts at random.
+        similarity: Of the ``paper`` target's head, ``dot`` or ``cosine``; the mixture's is the cosine.
+        temperature: τ of the student's similarities; 100 in the released code, whose head starts at random.
+        target_temperature: τ† of the target's similarities; 1 in the released code.
         steps: Optimiser steps.
         images: Images a packed batch, or a few more, so that every cluster gives equally many.
         clusters: Clusters that these come from.
         triplets: Triplets a batch.
         learning_rate: Peak, for the backbone. head_learning_rate: Peak, for the head.
         warmup: Share of the steps in which the rate rises; a cosine to zero follows.
+        from_zero: The rate of the very first step is zero, as optax's schedule has it, instead of the second's.
         pull: λ of the decoupled pull θ ← θ − η(Adam + λ(θ − θ₀)).
         precision: Of the network's arithmetic; ``auto`` probes which is faster here.
         checkpoint_every: Steps between checkpoints.
+        validate_every: Steps between looks at the validation objects, where there are any; 0 for none.
+        patience: Looks without a better agreement after which training ends early, and the best weights are taken; 0
+            trains to the end, and takes the last.
         alphas: Interpolations θ₀ + α(θ − θ₀) of the weights that retention may ship.
         betas: Shares of the head that retention may mix into the shipped embedding.
         max_loss: Points of few-shot accuracy (mean of 1- and 5-shot) on validation classes that may be lost.
@@ -41,12 +55,17 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     target: Literal["mixture", "paper"] = "mixture"
+    objective: Literal["jensen_shannon", "kl", "hard"] = "jensen_shannon"
     beta: float = Field(default=0.6, ge=0, le=1)
     sharpness: float = Field(default=15.0, gt=0)
     row_weight: float = Field(default=0.3, ge=0)
     batching: Literal["packed", "independent"] = "packed"
+    tuning: Literal["full", "lora", "head"] = "full"
+    rank: int = Field(default=8, ge=1)
     head: Literal["teacher", "random"] = "teacher"
+    similarity: Literal["dot", "cosine"] = "dot"
     temperature: float = Field(default=1.0, gt=0)
+    target_temperature: float = Field(default=1.0, gt=0)
     steps: int = Field(default=400, ge=1)
     images: int = Field(default=96, ge=3)
     clusters: int = Field(default=12, ge=2)
@@ -54,9 +73,12 @@ class Recipe(BaseModel):
     learning_rate: float = Field(default=5e-4, gt=0)
     head_learning_rate: float = Field(default=2e-5, gt=0)
     warmup: float = Field(default=0.1, ge=0, lt=1)
+    from_zero: bool = False
     pull: float = Field(default=5.0, ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoint_every: int = Field(default=20, ge=1)
+    validate_every: int = Field(default=100, ge=0)
+    patience: int = Field(default=0, ge=0)
     alphas: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(default=(1.0, 0.75, 0.5), min_length=1)
     betas: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.25, 0.5, 0.75)
     max_loss: float = Field(default=0.5, ge=0)
@@ -75,11 +97,26 @@ RECIPES: dict[str, Recipe] = {
         learning_rate=3e-5,
         head_learning_rate=3e-5,
         warmup=0.05,
+        from_zero=True,
         pull=1.0,
         checkpoint_every=1000,
+        validate_every=5000,
     ),
 }
-"""``smoke`` ends in seconds, ``small`` suits one machine, ``paper`` is the released one, its labels from a file."""
+"""``smoke`` ends in seconds, ``small`` suits one machine, ``paper`` is AligNet's released ``configs/siglip.py``.
+
+That file's own default labels are the *untransformed* ones (``transform="untransformed"``): run as it stands it trains
+the control, which is ``control=True`` here. AligNet itself is its ``uncertainty_distillation``, our default. What is no
+part of a recipe here: labels of ``cluster_border`` sampling over 500 clusters (``label``'s defaults), and pictures as
+``preprocessing="alignet"``."""
+
+
+def rate(step: int, recipe: Recipe) -> float:
+    """Return the learning rate's share of its peak: a linear rise, then a cosine to zero."""
+    rise = recipe.warmup * recipe.steps
+    if step < rise:
+        return step / rise if recipe.from_zero else (step + 1) / (rise + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1.0, recipe.steps - rise)))
 
 
 def resolve_recipe(recipe: str | Recipe, changes: dict[str, object] | None = None) -> Recipe:

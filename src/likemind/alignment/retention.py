@@ -69,6 +69,7 @@ class Validation:
     """Validation objects, ready to be asked about many candidates."""
 
     def __init__(self, data: EvaluationSet, seed: int) -> None:
+        self.data = data
         self.ids = [item.id for item in data.select("validation")]
         self.images: ImageCollection = data.images().select(self.ids)
         self.trials = Trials.of(data.judgements("validation"), self.ids, f"the validation items of {data.path}")

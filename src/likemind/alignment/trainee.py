@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from likemind.choice import log_probabilities, pair_similarities
-from likemind.student.losses import jensen_shannon, row_loss, triplet_loss
+from likemind.choice import choose, gather_pairs, pair_similarities
+from likemind.student.lora import merge_lora, with_lora
+from likemind.student.losses import choice_loss, row_loss
 from likemind.student.model import AlignedModel, ModelConfig
 
 if TYPE_CHECKING:
@@ -34,20 +35,29 @@ class Student(nn.Module):
 
     Norms keep their stored statistics and dropout stays off, so that packed batches, single triplets and interpolated
     weights all mean the same network.
+
+    Attributes:
+        about: The backbone as it was.
+        start_weights: The first values of all that learns, by name.
     """
 
     centre: Tensor
 
-    def __init__(self, backbone: Backbone, centre: np.ndarray, head: nn.Linear | None) -> None:
+    def __init__(
+        self, backbone: Backbone, centre: np.ndarray, head: nn.Linear | None, about: Backbone | None = None
+    ) -> None:
         super().__init__()
-        self.backbone, self.head, self.about = backbone.module, head, backbone
+        self.backbone, self.head, self.about = backbone.module, head, about or backbone
         self.register_buffer("centre", torch.from_numpy(centre))
-        self.start_weights = {name: value.detach().clone() for name, value in self.named_parameters()}
+        self.start_weights = {name: value.detach().clone() for name, value in self.learning.items()}
 
     @classmethod
     def start(cls, backbone: Backbone, known: Known, recipe: Recipe, seed: int) -> Student:
-        """Build a student from a copy of the backbone, whose head starts as the recipe says."""
-        backbone = replace(backbone, module=deepcopy(backbone.module).requires_grad_(True))
+        """Build a student from a copy of the backbone, of which learns what the recipe says; so starts its head."""
+        if recipe.tuning == "full":
+            copy = replace(backbone, module=deepcopy(backbone.module).requires_grad_(True))
+        else:
+            copy = with_lora(backbone, recipe.rank if recipe.tuning == "lora" else 0, seed=seed)
         head: nn.Linear | None = None
         if known.own_teacher and recipe.head == "teacher":
             head = _teacher_head(known.source)
@@ -55,7 +65,7 @@ class Student(nn.Module):
             head = _random_head(backbone.dim, seed)
         if head is not None:
             head.requires_grad_(recipe.target == "paper")
-        return cls(backbone, known.base_rows.mean(axis=0), head)
+        return cls(copy, known.base_rows.mean(axis=0), head, backbone)
 
     @property
     def learning(self) -> dict[str, nn.Parameter]:
@@ -73,18 +83,24 @@ class Student(nn.Module):
         return output
 
     def at(self, alpha: float) -> AlignedModel:
-        """Return the model whose weights lie at θ₀ + α(θ − θ₀); the head moves along."""
-        moved = deepcopy(self)
+        """Return the model whose weights lie at θ₀ + α(θ − θ₀), LoRA added up; the head moves along."""
+        shared = {id(one): one for one in (self.about, self.start_weights)}
+        moved = deepcopy(self, shared)
         with torch.no_grad():
-            for name, value in moved.named_parameters():
+            for name, value in moved.learning.items():
                 first = self.start_weights[name].to(value.device)
-                value.copy_(first + alpha * (value - first) if alpha != 1.0 else value)
-        model = AlignedModel(
-            replace(self.about, module=moved.backbone), self.centre.cpu().numpy(), ModelConfig(alpha=alpha)
-        )
-        if moved.head is not None:
-            model.head_weight = moved.head.weight.detach().cpu().numpy()
-            model.head_bias = moved.head.bias.detach().cpu().numpy()
+                if alpha != 1.0 and "lora_" not in name:
+                    value.copy_(first + alpha * (value - first))
+        backbone = replace(self.about, module=moved.backbone)
+        lora = any("lora_" in name for name in self.start_weights)
+        return moved.model(merge_lora(backbone, alpha) if lora else backbone, alpha)
+
+    def model(self, backbone: Backbone, alpha: float = 1.0) -> AlignedModel:
+        """Return a model of this head on a backbone."""
+        model = AlignedModel(backbone, self.centre.cpu().numpy(), ModelConfig(alpha=alpha))
+        if self.head is not None:
+            model.head_weight = self.head.weight.detach().cpu().numpy()
+            model.head_bias = self.head.bias.detach().cpu().numpy()
         return model
 
 
@@ -110,36 +126,83 @@ def _random_head(width: int, seed: int) -> nn.Linear:
 
 
 def student_loss(student: Student, pooled: Tensor, batch: Batch, known: Known, recipe: Recipe) -> dict[str, Tensor]:
-    """Return the loss and its parts for one batch.
+    """Return the loss and its parts for one batch, and the share of triplets where both choose the same pair.
 
     Shapes:
         pooled: (b, d), the backbone's output for the batch's images, float32.
     """
+    whole = _grams(student, pooled, batch, known, recipe) if _within(recipe) else None
+    target, similarity = choices(student, pooled, batch, known, recipe, whole)
+    loss = choice_loss(
+        target,
+        similarity,
+        objective=recipe.objective,
+        target_temperature=recipe.target_temperature,
+        temperature=recipe.temperature,
+    )
+    parts = {"loss": loss}
+    if whole is not None:
+        rows = row_loss(*whole)
+        parts = {"loss": loss + recipe.row_weight * rows, "triplets": loss, "rows": rows}
+    return {**parts, "accuracy": (choose(similarity) == target.argmax(dim=1)).float().mean()}
+
+
+def choices(
+    student: Student,
+    pooled: Tensor,
+    batch: Batch,
+    known: Known,
+    recipe: Recipe,
+    whole: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the similarities of each triplet's pairs: those that are wanted, and the student's.
+
+    Args:
+        student: Its head and its centre are used.
+        pooled: (b, d), the backbone's output for the batch's images.
+        batch: Images and triplets.
+        known: What is wanted.
+        recipe: Says how they are compared.
+        whole: The same for all pairs of images, where that is at hand.
+
+    Returns:
+        Two of (t, 3), in the order 01, 02, 12.
+    """
     triplets = torch.from_numpy(batch.triplets).to(pooled.device)
-    if recipe.target == "paper":
-        return {"loss": _paper_loss(student, pooled, batch, triplets, known, recipe)}
-    base, taught = (_rows(features, batch, pooled) for features in (known.base_rows, known.taught))
-    old = nn.functional.normalize(base - student.centre)
-    human = nn.functional.normalize(taught)
-    new = nn.functional.normalize(pooled - student.centre)
-    target = recipe.sharpness * ((1 - recipe.beta) * old @ old.T + recipe.beta * human @ human.T)
-    similarity = recipe.sharpness * new @ new.T
-    parts = {"triplets": triplet_loss(target, similarity, triplets), "rows": row_loss(target, similarity)}
-    return {"loss": parts["triplets"] + recipe.row_weight * parts["rows"], **parts}
-
-
-def _paper_loss(
-    student: Student, pooled: Tensor, batch: Batch, triplets: Tensor, known: Known, recipe: Recipe
-) -> Tensor:
-    """JSD between softmax of the teacher's raw dot products and of the head's over τ: AligNet's released loss."""
+    if whole is not None:
+        return gather_pairs(whole[0], triplets), gather_pairs(whole[1], triplets)
+    if recipe.target == "mixture":
+        old, human, new = (pair_similarities(rows, triplets) for rows in _mixture(student, pooled, batch, known))
+        return recipe.sharpness * ((1 - recipe.beta) * old + recipe.beta * human), recipe.sharpness * new
     assert student.head is not None
     rows = student.head(pooled)
-    if batch.similarities is None:
-        taught = _rows(known.taught, batch, pooled)
-        return triplet_loss(taught @ taught.T, rows @ rows.T, triplets, temperature=recipe.temperature)
-    log_p = log_probabilities(torch.from_numpy(batch.similarities).to(pooled.device))
-    log_q = log_probabilities(pair_similarities(rows, triplets), recipe.temperature)
-    return jensen_shannon(log_p, log_q).mean()
+    if recipe.similarity == "cosine":
+        rows = nn.functional.normalize(rows)
+    if batch.similarities is not None:
+        return torch.from_numpy(batch.similarities).to(pooled.device), pair_similarities(rows, triplets)
+    taught = _rows(known.taught, batch, pooled)
+    if len(triplets) < len(batch.images):
+        return pair_similarities(taught, triplets), pair_similarities(rows, triplets)
+    return gather_pairs(taught @ taught.T, triplets), gather_pairs(rows @ rows.T, triplets)
+
+
+def _within(recipe: Recipe) -> bool:
+    """Whether all pairs of a batch's images are compared."""
+    return recipe.target == "mixture" and recipe.batching == "packed"
+
+
+def _grams(student: Student, pooled: Tensor, batch: Batch, known: Known, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    old, human, new = _mixture(student, pooled, batch, known)
+    wanted = (1 - recipe.beta) * old @ old.T + recipe.beta * human @ human.T
+    return recipe.sharpness * wanted, recipe.sharpness * new @ new.T
+
+
+def _mixture(student: Student, pooled: Tensor, batch: Batch, known: Known) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the unit rows of the student's old features, of the teacher's, and of the student's new ones."""
+    base, taught = (_rows(features, batch, pooled) for features in (known.base_rows, known.taught))
+    rows = (base - student.centre, taught, pooled - student.centre)
+    old, human, new = (nn.functional.normalize(one) for one in rows)
+    return old, human, new
 
 
 def _rows(features: np.ndarray, batch: Batch, like: Tensor) -> Tensor:

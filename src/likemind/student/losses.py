@@ -6,11 +6,15 @@ Values *and* gradients stay finite however far apart the logits are: no logarith
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from likemind.choice import gather_pairs, log_probabilities
+from likemind.choice import log_probabilities
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -30,17 +34,57 @@ def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
     return 0.5 * ((log_p.exp() * (log_p - log_m)).sum(-1) + (log_q.exp() * (log_q - log_m)).sum(-1))
 
 
-def triplet_loss(
-    target: Tensor, similarity: Tensor, triplets: Tensor, *, target_temperature: float = 1.0, temperature: float = 1.0
-) -> Tensor:
-    """Return the mean Jensen–Shannon divergence between the target's and the student's choices.
+def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Return KL(p‖q) of each row, in nats (the paper's objective; the released ``KLDTripletLoss``).
 
     Shapes:
-        target, similarity: (images, images). triplets: (n, 3) rows of these. Returns a scalar.
+        log_p, log_q: (n, k) log-probabilities. Returns (n,).
     """
-    log_p = log_probabilities(gather_pairs(target, triplets), target_temperature)
-    log_q = log_probabilities(gather_pairs(similarity, triplets), temperature)
-    return jensen_shannon(log_p, log_q).mean()
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def hard(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Return −log q of the pair that p holds most likely (gLocal; the released ``ContrastiveTripletLoss``).
+
+    Shapes:
+        log_p, log_q: (n, k) log-probabilities. Returns (n,).
+    """
+    return -log_q.gather(-1, log_p.argmax(dim=-1, keepdim=True)).squeeze(-1)
+
+
+OBJECTIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "jensen_shannon": jensen_shannon,
+    "kl": kl,
+    "hard": hard,
+}
+
+
+def choice_loss(
+    target: Tensor,
+    similarity: Tensor,
+    *,
+    objective: str = "jensen_shannon",
+    target_temperature: float = 1.0,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Return the mean divergence between the target's and the student's choices.
+
+    Args:
+        target: Similarities of the three pairs; their choice is softmax(target / τ†).
+        similarity: The student's; softmax(similarity / τ).
+        objective: ``jensen_shannon``, ``kl`` or ``hard``.
+        target_temperature: τ†.
+        temperature: τ.
+
+    Shapes:
+        target, similarity: (n, 3). Returns a scalar.
+
+    Example:
+        >>> round(choice_loss(torch.tensor([[3.0, 0, 0]]), torch.tensor([[0.0, 0, 0]]), objective="hard").item(), 4)
+        1.0986
+    """
+    log_p, log_q = log_probabilities(target, target_temperature), log_probabilities(similarity, temperature)
+    return OBJECTIVES[objective](log_p, log_q).mean()
 
 
 def row_loss(target: Tensor, similarity: Tensor) -> Tensor:
