@@ -68,7 +68,8 @@ def train(
         if over:
             break
     accelerator.wait_for_everyone()
-    accelerator.end_training()
+    for tracker in accelerator.trackers:  # end_training would end the processes' talk too
+        tracker.finish()
     if recipe.patience and standing.best is not None:
         log.info(
             "align: the best agreement on validation objects was at step %d of %d", standing.best_step, standing.step

@@ -20,9 +20,12 @@ class Others:
         self._several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         self.first = True
         if self._several:
+            import torch
             from accelerate import PartialState
+            from accelerate.utils import parse_flag_from_env
 
-            self.first = PartialState(timeout=_PATIENCE).is_main_process
+            cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+            self.first = PartialState(cpu=cpu, timeout=_PATIENCE).is_main_process
 
     def tell(self, what: str | None) -> None:
         """Say something to the others."""
