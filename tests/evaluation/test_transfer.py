@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from likemind.images.collection import ImageCollection
 
 OBJECTS = ("ant", "bee", "cup")
+SHOWN = ("source/accuracy", "target/accuracy", "target/drop")
 
 
 def write_hierarchy(folder: Path) -> list[str]:
@@ -293,6 +294,10 @@ def test_a_whole_run(root: Path, data: EvaluationSet, tmp_path: Path) -> None:
         assert score.low <= score.value <= score.high
     assert made.comparison("other", "base", "entity13/target/drop@backbone").n == 20
     assert not (out / "features").exists()
+    told = [line.split() for line in made.table().splitlines() if line.startswith("living17 ")]
+    expected = [made.score("other", f"living17/{what}@backbone").value for what in SHOWN]
+    assert told[1] == ["living17", "other", "backbone", *(f"{value:.3f}" for value in expected)]
+    assert len(told) == 2
     assert likemind.evaluate(models, data=data, out=out, sets=sets, suite="robustness") == made
 
     without = likemind.evaluate(models, data=data, out=tmp_path / "without", suite="robustness")

@@ -152,7 +152,28 @@ class Results(BaseModel):
             lines.append(
                 f"{model:<9}{layer:<10}" + "".join(f"{f'{cell.value:.3f}' if cell else '–':>15}" for cell in cells)
             )
-        return "\n".join(lines + self._reading(f"{name}/heldout/agreement.all"))
+        return "\n".join(lines + self._reading(f"{name}/heldout/agreement.all") + self._shifts())
+
+    def _shifts(self) -> list[str]:
+        """Return a line for each shift of ``--sets`` and each model, at the layer that it ships."""
+        found: dict[tuple[str, str, str], dict[str, float]] = {}
+        layers = {(score.model, score.layer) for score in self.scores}
+        for score in self.scores:
+            shift, _, rest = score.metric.rpartition("@")[0].partition("/")
+            domain, _, metric = rest.removesuffix(".all").partition("/")
+            shipped = score.layer == "shipped" or (score.model, "shipped") not in layers
+            if shipped and (domain, metric) in (("source", "accuracy"), ("target", "accuracy"), ("target", "drop")):
+                row = found.setdefault((shift, score.model, score.layer), {})
+                row["drop" if metric == "drop" else domain] = score.value
+        if not found:
+            return []
+        heads = ("source", "target", "drop")
+        lines = [f"{'shift':<19}{'model':<9}{'layer':<10}" + "".join(f"{head:>9}" for head in heads)]
+        names = list(dict.fromkeys(shift for shift, _, _ in found))
+        for (shift, model, layer), row in sorted(found.items(), key=lambda entry: names.index(entry[0][0])):
+            cells = "".join(f"{f'{row[head]:.3f}' if head in row else '–':>9}" for head in heads)
+            lines.append(f"{shift:<19}{model:<9}{layer:<10}{cells}")
+        return lines
 
     def _reading(self, stem: str) -> list[str]:
         found = next(self.find(metric=stem), None)
