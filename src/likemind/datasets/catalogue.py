@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from likemind.datasets.download import Source
     from likemind.datasets.labelled import Labelled
 
-_BERKELEY = Server("https://people.eecs.berkeley.edu/~hendrycks")
 _OF_IMAGENET = "ImageNet's terms: non-commercial research"
+
+
+def _berkeley(name: str, repository: str, sha256: str, size: int) -> tuple[Archive, Server]:
+    server = Server("https://people.eecs.berkeley.edu/~hendrycks")
+    return Archive(name, repository, "", f"{name}.tar", sha256, size), server
 
 
 class DataSet:
@@ -34,7 +38,6 @@ class DataSet:
         version: Which version is meant.
         layout: What its folder holds.
         archive: The file that may be downloaded and unpacked, with its checksum and server; None if there is none.
-        sources: Files on GitHub that may be downloaded, with their checksums.
     """
 
     name: ClassVar[str]
@@ -47,7 +50,7 @@ class DataSet:
 
     @property
     def sources(self) -> list[Source]:
-        """Files on GitHub that may be downloaded."""
+        """Files on GitHub that may be downloaded, with their checksums."""
         return []
 
     @property
@@ -140,16 +143,11 @@ class ImageNetA(DataSet):
     source = "https://github.com/hendrycks/natural-adv-examples"
     version = "7,500 photographs of 200 classes"
     layout = "nXXXXXXXX/*.jpg, 200 folders"
-    archive = (
-        Archive(
-            "imagenet-a",
-            "hendrycks/natural-adv-examples",
-            "",
-            "imagenet-a.tar",
-            "3bb3632277e6ba6392ea64c02ddbf4dd2266c9caffd6bc09c9656d28f012589e",
-            687_552_512,
-        ),
-        _BERKELEY,
+    archive = _berkeley(
+        "imagenet-a",
+        "hendrycks/natural-adv-examples",
+        "3bb3632277e6ba6392ea64c02ddbf4dd2266c9caffd6bc09c9656d28f012589e",
+        687_552_512,
     )
 
     def check(self, folder: Path) -> dict[str, int]:
@@ -166,16 +164,11 @@ class ImageNetR(DataSet):
     source = "https://github.com/hendrycks/imagenet-r"
     version = "30,000 pictures of 200 classes"
     layout = "nXXXXXXXX/*.jpg, 200 folders"
-    archive = (
-        Archive(
-            "imagenet-r",
-            "hendrycks/imagenet-r",
-            "",
-            "imagenet-r.tar",
-            "18c6bf493b39a0d975d48e587437f562caab9c52ae6327dcfa9dd8eb54aa1b52",
-            2_191_079_936,
-        ),
-        _BERKELEY,
+    archive = _berkeley(
+        "imagenet-r",
+        "hendrycks/imagenet-r",
+        "18c6bf493b39a0d975d48e587437f562caab9c52ae6327dcfa9dd8eb54aa1b52",
+        2_191_079_936,
     )
 
     def check(self, folder: Path) -> dict[str, int]:
@@ -343,7 +336,7 @@ class Nights(DataSet):
         with (folder / "data.csv").open("rb") as file:
             triplets = sum(1 for _ in file) - 1
         count = {part: sum(1 for _ in (folder / part).glob("*/*.png")) for part in ("ref", "distort")}
-        if count["distort"] != 2 * count["ref"] or count["ref"] != triplets:
+        if not count["distort"] / 2 == count["ref"] == triplets:
             raise LikemindError(
                 f"{folder} holds {count['ref']} pictures in ref/ and {count['distort']} in distort/ for {triplets} "
                 "triplets of data.csv, one and two each are meant: unpack NIGHTS again"
