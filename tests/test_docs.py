@@ -358,7 +358,17 @@ def test_results_have_the_fields_of_the_contract() -> None:
 
 def test_run_holds_what_the_contract_names(made: Path) -> None:
     results = Results.load(made / "runs/demo/results")
-    assert set(results.run) == {"dataset", "data", "models", "suite", "intervals", "seed", "versions"}
+    assert set(results.run) == {
+        "dataset",
+        "data",
+        "models",
+        "suite",
+        "intervals",
+        "left_out",
+        "people",
+        "seed",
+        "versions",
+    }
 
 
 def test_align_writes_a_card_with_all_that_is_known(made: Path) -> None:

@@ -386,6 +386,13 @@ def evaluate(
     intervals: Annotated[
         Literal["clustered", "independent"], typer.Option(help="Whether triplets share images and people.")
     ] = "clustered",
+    features: Annotated[Path | None, typer.Option(help="A folder that keeps features for other evaluations.")] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Leave out items without an image instead of stopping.")
+    ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out unreadable images instead of stopping.")
+    ] = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -402,6 +409,9 @@ def evaluate(
         sets=sets,
         suite=suite,
         intervals=intervals,
+        features=features,
+        allow_missing=allow_missing,
+        skip_bad=skip_bad,
         seed=seed,
         overwrite=overwrite,
     )

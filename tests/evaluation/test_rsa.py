@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, rankdata, spearmanr
 
 from likemind.errors import LikemindError
-from likemind.evaluation.intervals import Crossed, Resampled
-from likemind.evaluation.rsa import SAMPLES, Coefficient, RatedPairs, averaged, dissimilarities
+from likemind.evaluation.rsa import Coefficient, Rated, RatedPairs, averaged, dissimilarities
 from likemind.readers.ratings import RatingMatrix
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -43,21 +42,12 @@ def above_the_diagonal(matrix: np.ndarray) -> list[float]:
     return [float(matrix[a, b]) for a in range(len(matrix)) for b in range(a + 1, len(matrix))]
 
 
-def rsa(rows: np.ndarray, ratings: RatingMatrix, seed: int, coefficient: Coefficient = "spearman") -> Resampled:
-    found = RatedPairs([ratings], coefficient, seed).correlate(rows)
-    assert isinstance(found, Resampled)
-    return found
+def rsa(rows: np.ndarray, ratings: RatingMatrix, coefficient: Coefficient = "spearman") -> Rated:
+    return RatedPairs([ratings], coefficient).correlate(rows)
 
 
 def value(rows: np.ndarray, matrix: np.ndarray) -> float:
-    return rsa(rows, ratings_of(matrix), 0).value
-
-
-@pytest.fixture(autouse=True)
-def few_samples(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Properties are about the value."""
-    if "interval" not in request.node.name:
-        monkeypatch.setattr("likemind.evaluation.rsa.SAMPLES", 3)
+    return rsa(rows, ratings_of(matrix)).value
 
 
 # --- the value
@@ -73,7 +63,7 @@ def test_dissimilarities_are_one_minus_cosine() -> None:
 def test_the_value_is_scipys_over_the_upper_triangle(m: int, seed: int, ties: bool) -> None:
     rows, people = rows_of(m, seed=seed), people_of(m, seed, ties=ties)
     wanted = spearmanr(above_the_diagonal(dissimilarities(rows)), above_the_diagonal(people)).statistic
-    found = rsa(rows, ratings_of(people), 0)
+    found = rsa(rows, ratings_of(people))
     assert found.value == pytest.approx(0.0 if np.isnan(wanted) else wanted, abs=1e-9)
     assert found.n == m
 
@@ -119,46 +109,45 @@ def test_an_embedding_that_tells_nothing_apart_scores_nothing(m: int, seed: int,
     one = rows_of(1, width, seed)
     lengths = np.random.default_rng(seed).uniform(0.3, 3, size=(m, 1))
     for rows in (np.repeat(one, m, axis=0), one * lengths, (one * lengths).astype(np.float32), np.zeros((m, width))):
-        found = rsa(rows, ratings_of(people), 0)
+        found = rsa(rows, ratings_of(people))
         assert found.value == 0
-        assert np.nansum(np.abs(found.replicates)) == 0
+        assert found.interval == (0, 0)
     assert value(rows_of(m, 6, seed), np.zeros((m, m))) == 0
 
 
 # --- the interval
 
 
-@pytest.mark.parametrize(("m", "seed", "ties"), [(5, 0, False), (9, 3, True), (3, 1, False)])
-def test_the_interval_s_replicates_are_the_written_out_ones(m: int, seed: int, ties: bool) -> None:
-    """Items are drawn with replacement; pairs of an item with itself are left out; three different ones are needed."""
-    model, people = dissimilarities(rows_of(m, seed=seed)), people_of(m, seed, ties=ties)
-    found = RatedPairs([ratings_of(people)], "spearman", seed).correlate_matrix(model)
-    assert isinstance(found, Resampled)
-    assert len(found.replicates) == SAMPLES == 1000
-    rng = np.random.default_rng([seed, m])
-    empty = 0
-    for replicate in found.replicates[:150]:
-        drawn = [int(k) for k in rng.integers(m, size=m)]
-        if len(set(drawn)) < 3:
-            empty += 1
-            assert np.isnan(replicate)
-            continue
-        pairs = [(drawn[i], drawn[j]) for i in range(m) for j in range(i + 1, m) if drawn[i] != drawn[j]]
-        ours, theirs = [model[a, b] for a, b in pairs], [people[a, b] for a, b in pairs]
-        flat = len(set(ours)) == 1 or len(set(theirs)) == 1
-        assert replicate == pytest.approx(0.0 if flat else spearmanr(ours, theirs).statistic, abs=1e-9)
-    assert (empty > 0) == (m < 9)
-    low, high = found.interval
-    usable = found.replicates[~np.isnan(found.replicates)]
-    assert (low, high) == pytest.approx(tuple(np.percentile(usable, [2.5, 97.5])))
+@pytest.mark.parametrize("coefficient", ["spearman", "pearson"])
+@pytest.mark.parametrize("ties", [False, True])
+def test_influences_are_what_leaving_a_pair_out_does(coefficient: Coefficient, ties: bool) -> None:
+    """To first order: −(n − 1) times the change is the influence of a pair, times n."""
+    model, people = dissimilarities(rows_of(20)), people_of(20, ties=ties)
+    found = RatedPairs([ratings_of(people)], coefficient).correlate_matrix(model)
+    mine, theirs = np.array(above_the_diagonal(model)), np.array(above_the_diagonal(people))
+    correlate = {"spearman": spearmanr, "pearson": pearsonr}[coefficient]
+    n = len(mine)
+    left = np.array([correlate(np.delete(mine, k), np.delete(theirs, k)).statistic for k in range(n)])
+    wanted = (n - 1) * (correlate(mine, theirs).statistic - left)
+    np.testing.assert_allclose(found.influence[0] * n, wanted, atol=0.02, rtol=0.05)
+    assert np.corrcoef(found.influence[0], wanted)[0, 1] > 0.999
+    assert found.influence.sum() == pytest.approx(0, abs=1e-12)
 
 
-def test_the_interval_is_drawn_alike_for_every_model() -> None:
-    """So that models can be compared: the same rows, the same ratings."""
-    people = ratings_of(people_of(8))
-    one, two = rsa(rows_of(8, seed=1), people, 0), rsa(rows_of(8, seed=1) * 3, people, 0)
-    np.testing.assert_array_equal(one.replicates, two.replicates)
-    assert (rsa(rows_of(8, seed=1), people, 1).replicates != one.replicates).any()
+def test_the_interval_s_error_is_the_written_out_sum() -> None:
+    found = RatedPairs([ratings_of(people_of(9))], "spearman").correlate(rows_of(9))
+    pairs = [(a, b) for a in range(9) for b in range(a + 1, 9)]
+    psi = dict(zip(pairs, found.influence[0].tolist(), strict=True))
+    by_item = sum(sum(psi[pair] for pair in pairs if k in pair) ** 2 for k in range(9))
+    total = sum(psi[s] * psi[t] for s in pairs for t in pairs if set(s) & set(t)) + ((9 / 7) ** 2 - 1) * by_item
+    alone = sum(value**2 for value in psi.values())
+    assert found.error == (pytest.approx(math.sqrt(max(total, alone))), 8)
+
+
+def test_the_interval_of_a_model_against_itself_is_nothing() -> None:
+    people = RatedPairs([ratings_of(people_of(8))], "spearman")
+    same = people.correlate(rows_of(8, seed=1)).minus(people.correlate(rows_of(8, seed=1) * 3))
+    assert (same.value, *same.interval, same.p_value) == (0.0, 0.0, 0.0, 1.0)
 
 
 # --- Pearson's coefficient, several people, ceilings
@@ -168,7 +157,7 @@ def test_the_interval_is_drawn_alike_for_every_model() -> None:
 def test_pearsons_coefficient_is_scipys(m: int, seed: int) -> None:
     rows, people = rows_of(m, seed=seed), people_of(m, seed)
     wanted = pearsonr(above_the_diagonal(dissimilarities(rows)), above_the_diagonal(people)).statistic
-    assert rsa(rows, ratings_of(people), 0, "pearson").value == pytest.approx(wanted, abs=1e-9)
+    assert rsa(rows, ratings_of(people), "pearson").value == pytest.approx(wanted, abs=1e-9)
 
 
 def crowd(count: int, m: int = 12, noise: float = 1.0) -> list[RatingMatrix]:
@@ -189,7 +178,7 @@ def test_several_people_and_their_ceilings_are_written_out(coefficient: Coeffici
     correlate = {"spearman": spearmanr, "pearson": pearsonr}[coefficient]
     theirs = [above_the_diagonal(one.dissimilarities) for one in people]
     mine = above_the_diagonal(dissimilarities(rows))
-    rated = RatedPairs(people, coefficient, 0)
+    rated = RatedPairs(people, coefficient)
     found = rated.correlate(rows)
     assert found.value == pytest.approx(np.mean([correlate(mine, one).statistic for one in theirs]))
     like = [rankdata(one) if coefficient == "spearman" else np.array(one) for one in theirs]
@@ -198,57 +187,71 @@ def test_several_people_and_their_ceilings_are_written_out(coefficient: Coeffici
     upper = [pearsonr(one, sum(even)).statistic for one in even]
     assert rated.ceiling == pytest.approx((np.mean(lower), np.mean(upper)))
     assert np.mean(lower) < np.mean(upper)
-    assert RatedPairs(people[:1], coefficient, 0).ceiling is None
+    assert RatedPairs(people[:1], coefficient).ceiling is None
 
 
 def test_who_rates_as_people_do_in_the_mean_lies_between_the_ceilings() -> None:
-    rated = RatedPairs(crowd(8), "spearman", 0)
+    rated = RatedPairs(crowd(8), "spearman")
     low, high = rated.ceiling or (0.0, 0.0)
     assert low - 0.01 < rated.correlate_matrix(people_of(12, 1)).value < high + 0.01
     assert rated.correlate_matrix(people_of(12, 77)).value < low
 
 
-def test_the_interval_of_several_people_draws_objects_people_and_both() -> None:
+def test_the_interval_of_several_people_generalises_to_other_people_too() -> None:
     people = crowd(6, noise=4.0)
-    found = RatedPairs(people, "spearman", 0).correlate(rows_of(12))
-    assert isinstance(found, Crossed)
-    assert (found.n, found.fewest) == (12, 6)
-    assert found.people.std() > 0
+    found = RatedPairs(people, "spearman").correlate(rows_of(12))
+    assert found.influence.shape == (6, 66)
     assert found.error[1] == 5
-    alike = RatedPairs([people[0]] * 6, "spearman", 0).correlate(rows_of(12))
-    assert isinstance(alike, Crossed)
-    assert alike.people.std() == pytest.approx(0, abs=1e-12)
-    np.testing.assert_allclose(alike.stimuli, alike.both, atol=1e-12)
+    alike = RatedPairs([people[0]] * 6, "spearman").correlate(rows_of(12))
+    alone = RatedPairs(people[:1], "spearman").correlate(rows_of(12))
+    assert alike.value == pytest.approx(alone.value)
+    assert alike.error[0] == pytest.approx(alone.error[0], rel=0.25)
 
 
 def test_people_must_rate_the_same() -> None:
     two = RatingMatrix(["a", "b", "c"], people_of(3)), RatingMatrix(["a", "c", "b"], people_of(3))
     with pytest.raises(LikemindError, match="about different items"):
-        RatedPairs(two, "spearman", 0)
+        RatedPairs(two, "spearman")
+
+
+def study(size: int, seed: int, people: int = 1) -> tuple[np.ndarray, list[RatingMatrix]]:
+    """Items of a world, seen by a model and by people who each weigh its features in their own way, with noise."""
+    rng = np.random.default_rng([seed, 8])
+    shared = rng.normal(size=(size, 5))
+    mine, theirs = (shared + 0.8 * rng.normal(size=(size, 5)) for _ in range(2))
+    found = []
+    for _ in range(people):
+        seen = theirs * np.exp((people > 1) * 0.5 * rng.normal(size=5))
+        apart = np.linalg.norm(seen[:, None] - seen, axis=2) + (people > 1) * rng.normal(size=(size, size))
+        np.fill_diagonal(apart, 0)
+        found.append(ratings_of((apart + apart.T) / 2))
+    return mine, found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("m", "low", "high"), [(40, 0.93, 0.97), (12, 0.85, 0.95)])
-def test_intervals_over_objects_hold_the_truth_and_few_objects_undercover_as_the_pages_say(
-    m: int, low: float, high: float, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("coefficient", ["spearman", "pearson"])
+@pytest.mark.parametrize(
+    ("m", "people", "low", "high"),
+    [(48, 1, 0.93, 0.97), (12, 1, 0.88, 0.97), (40, 12, 0.93, 0.97)],
+    ids=["many", "few", "people"],
+)
+def test_intervals_hold_the_truth_as_often_as_the_pages_say(
+    m: int, people: int, low: float, high: float, coefficient: Coefficient
 ) -> None:
-    """Objects are drawn from a world where the true correlation is known from a very large sample of them."""
-
-    def study(size: int, seed: int) -> tuple[np.ndarray, RatingMatrix]:
-        rng = np.random.default_rng([seed, 8])
-        shared = rng.normal(size=(size, 5))
-        mine = shared + 0.8 * rng.normal(size=(size, 5))
-        theirs = shared + 0.8 * rng.normal(size=(size, 5))
-        return mine, ratings_of(np.linalg.norm(theirs[:, None] - theirs, axis=2))
-
-    monkeypatch.setattr("likemind.evaluation.rsa.SAMPLES", 1)
-    truth = float(np.mean([rsa(*study(1000, 10**6 + k), 0).value for k in range(8)]))
-    monkeypatch.setattr("likemind.evaluation.rsa.SAMPLES", 200)
+    """The truth is that of very many items, or of very many people."""
+    many = [(600, 10**6 + k, 8 if people > 1 else 1) for k in range(30)]
+    truth = float(np.mean([_value(one, coefficient) for one in many]))
     inside = 0
     for seed in range(2000):
-        bounds = rsa(*study(m, seed), 0).interval
+        rows, rated = study(m, seed, people)
+        bounds = RatedPairs(rated, coefficient).correlate(rows).interval
         inside += bounds[0] <= truth <= bounds[1]
     assert low <= inside / 2000 <= high
+
+
+def _value(one: tuple[int, int, int], coefficient: Coefficient) -> float:
+    rows, rated = study(*one)
+    return RatedPairs(rated, coefficient).correlate(rows).value
 
 
 # --- names

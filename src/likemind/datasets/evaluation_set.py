@@ -98,6 +98,7 @@ class EvaluationSet:
         self.path = path
         self.description = description
         self.items = items
+        self.left_out: frozenset[str] = frozenset()
         self._key: str | None = None
 
     @classmethod
@@ -117,6 +118,15 @@ class EvaluationSet:
             where = ".".join(map(str, first["loc"]))
             raise LikemindError(f"{folder / 'dataset.json'}: {where}: {first['msg'].lower()}; mend it") from None
         return cls(folder, description, _items(folder / "items.parquet"))
+
+    def without(self, ids: Sequence[str]) -> EvaluationSet:
+        """Return the same set without some items, and without the judgements about them."""
+        if not ids:
+            return self
+        gone = self.left_out | set(ids)
+        left = EvaluationSet(self.path, self.description, [item for item in self.items if item.id not in gone])
+        left.left_out, left._key = gone, self._key
+        return left
 
     @property
     def key(self) -> str:
@@ -145,6 +155,7 @@ class EvaluationSet:
         if split not in self.description.judgements:
             raise LikemindError(f"{self.path} has no judgements for {split}: name their file in dataset.json")
         found = read_triplets(self.path / self.description.judgements[split], source=self.description.source)
+        found = found.within([name for name in found.items if name not in self.left_out]) if self.left_out else found
         allowed = {item.id for item in self.items if item.split == split}
         stray = [name for name in found.used_items if name not in allowed]
         if stray:

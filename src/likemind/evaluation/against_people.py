@@ -68,17 +68,17 @@ class Human:
     @cached_property
     def _answers(self) -> list[tuple[str, Triplets, Trials]]:
         data = self.context.data
-        read = [(name, data.answers(name)) for name in data.description.answers]
+        read = [(name, self.context.earnest(name, data.answers(name))) for name in data.description.answers]
         return [
             (name, one, Trials.of(one, one.items, name)) for name, one in read if one.choice is not None and len(one)
         ]
 
     @cached_property
     def _ratings(self) -> list[tuple[str, RatingMatrix, dict[Coefficient, RatedPairs]]]:
-        data, seed = self.context.data, self.context.seed
+        data = self.context.data
         read = [(name, data.ratings_of_each(name)) for name in data.description.ratings]
         return [
-            (name, people[0], {one: RatedPairs(people, one, seed) for one in COEFFICIENTS})
+            (name, people[0], {one: RatedPairs(people, one) for one in COEFFICIENTS})
             for name, people in read
             if len(people[0]) > 2
         ]
@@ -87,7 +87,10 @@ class Human:
     def _pairs(self) -> dict[str, TwoAlternatives]:
         data = self.context.data
         files = data.description.twoafc
-        return {name: read_two_alternatives(data.path / file, self.context.ids) for name, file in files.items()}
+        return {
+            name: read_two_alternatives(data.path / file, self.context.ids, data.left_out)
+            for name, file in files.items()
+        }
 
     def score(self, subject: Subject) -> Iterator[Scored]:
         """Yield the numbers about one layer."""
@@ -131,8 +134,8 @@ class Human:
             about = averaged(rows, data, ratings.items)
             for coefficient, rated in by_coefficient.items():
                 low, high = rated.ceiling or (None, None)
-                value, metric = rated.correlate(about), f"{name}/inside/rsa.{coefficient}"
-                yield Scored(metric, value, 0.0, high, ceiling_low=low, source=ratings.source)
+                metric, found = f"{name}/inside/rsa.{coefficient}", rated.correlate(about)
+                yield Scored(metric, found, 0.0, high, ceiling_low=low, source=ratings.source)
         for name, pairs in self._pairs.items():
             value = pairs.score(rows, context.seed, context.intervals)
             yield Scored(f"{name}/inside/twoafc", value, chance=0.5, ceiling=pairs.ceiling)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from likemind.choice import fit_temperature, log_probabilities
+from likemind.errors import LikemindError
 from likemind.evaluation.odd_one_out import Trials, similarities
+from likemind.evaluation.people import in_earnest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from likemind.datasets.shifts import ShiftSets
     from likemind.evaluation.intervals import Estimate, Intervals
     from likemind.evaluation.models import Model
+    from likemind.triplets import Triplets
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +112,7 @@ class Context:
         intervals: ``clustered`` or ``independent``.
         sets: Data sets that robustness is tested on, if there are any.
         features: Where features of their photographs go.
+        people: File of answers → who was left out of it, and why.
     """
 
     def __init__(
@@ -123,6 +127,7 @@ class Context:
         self.sets, self.features = sets, features
         self.ids = [item.id for item in data.items]
         self.name = data.description.name
+        self.people: dict[str, dict[str, Any]] = {}
 
     @cached_property
     def heldout(self) -> Trials:
@@ -136,7 +141,16 @@ class Context:
 
     def _trials(self, split: Split) -> Trials:
         categories = [item.category for item in self.data.items]
-        return Trials.of(self.data.judgements(split), self.ids, f"the items of {self.data.path}", categories)
+        judgements = self.earnest(split, self.data.judgements(split))
+        if not len(judgements):
+            raise LikemindError(f"{self.data.path}: no {split} judgement is left to score on: give more")
+        return Trials.of(judgements, self.ids, f"the items of {self.data.path}", categories)
+
+    def earnest(self, name: str, judgements: Triplets) -> Triplets:
+        """Return the answers of those who cannot but have looked; notes in ``people`` who is left out."""
+        left, report = in_earnest(judgements)
+        self.people |= {name: report} if report else {}
+        return left
 
     def rows_of(self, ids: Sequence[str]) -> np.ndarray:
         """Return the rows of embeddings of these items, (n,)."""

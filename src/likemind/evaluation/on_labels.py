@@ -140,7 +140,7 @@ class Structure:
             return rows, kinds, places, None
         far = float(depth.max()) + 1.0 - depth
         np.fill_diagonal(far, 0)
-        return rows, kinds, places, RatedPairs([RatingMatrix(list(places), far)], "spearman", self.context.seed)
+        return rows, kinds, places, RatedPairs([RatingMatrix(list(places), far)], "spearman")
 
     def _along_the_tree(self, rows: np.ndarray) -> Iterator[Scored]:
         inside, kinds, places, rated = self._tree

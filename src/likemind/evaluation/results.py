@@ -189,6 +189,7 @@ class Results(BaseModel):
                 lines.append(
                     f"{comparison.model} against {comparison.against}, {what} at shipped: "
                     f"{points[0]:+.1f} points [{points[1]:+.1f}, {points[2]:+.1f}], {comparison.verdict}"
+                    + ("" if comparison.verdict_corrected in (None, comparison.verdict) else " (alone; not among all)")
                 )
         return lines
 

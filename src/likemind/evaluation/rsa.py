@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
+from scipy.stats import rankdata
 
 from likemind.errors import LikemindError
-from likemind.evaluation.intervals import Crossed, Resampled
+from likemind.evaluation.intervals import Estimate
 from likemind.evaluation.odd_one_out import ranks
 from likemind.student.model import unit
 
@@ -15,13 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from likemind.datasets.evaluation_set import EvaluationSet
-    from likemind.evaluation.intervals import Estimate
     from likemind.readers.ratings import RatingMatrix
 
 Coefficient = Literal["spearman", "pearson"]
 COEFFICIENTS: tuple[Coefficient, ...] = ("spearman", "pearson")
-SAMPLES = 1000
-CROSSED_SAMPLES = 400
 
 
 def averaged(rows: np.ndarray, data: EvaluationSet, names: Sequence[str]) -> np.ndarray:
@@ -49,18 +48,57 @@ def dissimilarities(embedding: np.ndarray) -> np.ndarray:
     return distance
 
 
+@dataclass(frozen=True, eq=False)
+class Rated(Estimate):
+    """A correlation over pairs of items, with one person's ratings or the mean over several people's.
+
+    Attributes:
+        influence: (people, pairs): how much a person's rating of a pair moves the value.
+        first, second: (pairs,) the items.
+    """
+
+    influence: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+
+    @property
+    def error(self) -> tuple[float, int]:
+        """The standard error over items, and over people where there are several: each counts once."""
+        over_pairs = self.influence.sum(axis=0)
+        variance, floor = self._over_items(over_pairs), float(over_pairs @ over_pairs)
+        people = len(self.influence)
+        if people > 1:
+            by_person = self.influence.sum(axis=1)
+            of_people = float(by_person @ by_person) * people / (people - 1)
+            variance += of_people - sum(self._over_items(own, corrected=False) for own in self.influence)
+            floor = max(floor, of_people)
+        return float(np.sqrt(max(variance, floor))), max(min(self.n, people if people > 1 else self.n) - 1, 1)
+
+    def _over_items(self, influence: np.ndarray, *, corrected: bool = True) -> float:
+        """Return Σ ψ_s ψ_t over all pairs s, t that share an item (Aronow, Samii and Assenova 2015).
+
+        An item stands in 2/m of the pairs whose mean was taken off; (m/(m−2))² makes up for it.
+        """
+        by_item = np.bincount(self.first, influence, self.n) + np.bincount(self.second, influence, self.n)
+        factor = (self.n / (self.n - 2)) ** 2 if corrected else 1.0
+        return factor * float(by_item @ by_item) - float(influence @ influence)
+
+    def minus(self, other: Self) -> Self:
+        """Return the paired difference."""
+        left = self.influence - other.influence
+        return type(self)(self.value - other.value, self.n, left, self.first, self.second)
+
+
 class RatedPairs:
     """People's dissimilarities of m items, ready to be correlated with many models'.
 
-    Of one matrix, the value is its correlation with the model's over all pairs of different items, and items are
-    resampled; a sample's pairs of an item with itself are left out (Nili et al. 2014). Of several people's matrices,
-    the value is the mean of their correlations, and items and people are resampled. Constant dissimilarities correlate
-    with nothing: 0.
+    Of one matrix, the value is its correlation with the model's over all pairs of different items (Nili et al. 2014);
+    of several people's matrices, the mean of theirs. The interval generalises to other items, and to other people where
+    there are several. Constant dissimilarities correlate with nothing: 0.
 
     Args:
         people: One matrix, or one a person; all about the same items in the same order; m ≥ 3.
         coefficient: ``spearman`` or ``pearson``.
-        seed: Of the resampling.
 
     Raises:
         LikemindError: The people rated different items.
@@ -68,40 +106,17 @@ class RatedPairs:
     Example:
         >>> from likemind.readers.ratings import RatingMatrix
         >>> far = np.array([[0, 1, 4], [1, 0, 3], [4, 3, 0]])
-        >>> rated = RatedPairs([RatingMatrix(["ant", "bee", "car"], far)], "spearman", seed=0)
-        >>> rated.correlate(np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])).value
+        >>> rated = RatedPairs([RatingMatrix(["ant", "bee", "car"], far)], "spearman")
+        >>> round(rated.correlate(np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])).value, 6)
         1.0
     """
 
-    def __init__(self, people: Sequence[RatingMatrix], coefficient: Coefficient, seed: int) -> None:
+    def __init__(self, people: Sequence[RatingMatrix], coefficient: Coefficient) -> None:
         if any(list(one.items) != list(people[0].items) for one in people):
             raise LikemindError("the ratings are about different items: give every person's about the same ones")
-        self.n = len(people[0])
-        self._centre = ranks if coefficient == "spearman" else _standard
-        matrices = [one.dissimilarities for one in people]
-        every = np.arange(self.n)
-        self._whole = np.stack([self._vector(matrix, every) for matrix in matrices])
-        rng = np.random.default_rng([seed, self.n])
-        self._rows: list[np.ndarray] = []
-        self._stimuli: list[np.ndarray | None] = []
-        self._people: list[np.ndarray] = []
-        self._both: list[np.ndarray | None] = []
-        for _ in range(SAMPLES if len(people) == 1 else CROSSED_SAMPLES):
-            rows = rng.integers(self.n, size=self.n)
-            usable = len(np.unique(rows)) > 2
-            self._rows.append(rows)
-            vectors = np.stack([self._vector(matrix, rows) for matrix in matrices]) if usable else None
-            self._stimuli.append(None if vectors is None else vectors.mean(axis=0))
-            if len(people) > 1:
-                drawn = rng.integers(len(people), size=len(people))
-                self._people.append(self._whole[drawn].mean(axis=0))
-                self._both.append(None if vectors is None else vectors[drawn].mean(axis=0))
-
-    def _vector(self, matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        a, b = np.triu_indices(len(rows), 1)
-        first, second = rows[a], rows[b]
-        apart = first != second
-        return self._centre(matrix[first[apart], second[apart]])
+        self.n, self.coefficient = len(people[0]), coefficient
+        self._first, self._second = np.triu_indices(self.n, 1)
+        self._people = [one.dissimilarities[self._first, self._second] for one in people]
 
     @property
     def ceiling(self) -> tuple[float, float] | None:
@@ -110,14 +125,15 @@ class RatedPairs:
         Lower: a person against the mean of all others. Upper: against the mean of all, that person's too (Nili et al.
         2014; ratings as ranks for Spearman's coefficient).
         """
-        count = len(self._whole)
-        if count == 1:
+        if len(self._people) == 1:
             return None
-        total = self._whole.sum(axis=0)
-        lower = np.mean([one @ _length_one(total - one) for one in self._whole])
-        return float(lower), float(np.mean(self._whole @ _length_one(total)))
+        like = ranks if self.coefficient == "spearman" else _standard
+        each = np.stack([like(one) for one in self._people])
+        total = each.sum(axis=0)
+        lower = np.mean([one @ _standard(total - one) for one in each])
+        return float(lower), float(np.mean(each @ _standard(total)))
 
-    def correlate(self, embedding: np.ndarray) -> Estimate:
+    def correlate(self, embedding: np.ndarray) -> Rated:
         """Return the correlation with the embedding's 1 − cosine.
 
         Shapes:
@@ -125,33 +141,55 @@ class RatedPairs:
         """
         return self.correlate_matrix(dissimilarities(embedding))
 
-    def correlate_matrix(self, model: np.ndarray) -> Estimate:
+    def correlate_matrix(self, model: np.ndarray) -> Rated:
         """Return the correlation with a model's dissimilarities, (m, m)."""
-        whole = self._vector(model, np.arange(self.n))
-        value = float(whole @ self._whole.mean(axis=0))
-        drawn = [
-            None if theirs is None else self._vector(model, rows)
-            for rows, theirs in zip(self._rows, self._stimuli, strict=True)
-        ]
-        stimuli = _products(drawn, self._stimuli)
-        if not self._people:
-            return Resampled(value, self.n, stimuli)
-        people = np.array([whole @ theirs for theirs in self._people])
-        return Crossed(value, self.n, stimuli, people, _products(drawn, self._both), min(self.n, len(self._whole)))
+        mine = model[self._first, self._second]
+        measure = _spearman if self.coefficient == "spearman" else _pearson
+        values, influences = zip(*(measure(mine, theirs) for theirs in self._people), strict=True)
+        influence = np.stack(influences) / (len(values) * len(mine))
+        return Rated(float(np.mean(values)), self.n, influence, self._first, self._second)
 
 
-def _products(ours: list[np.ndarray | None], theirs: list[np.ndarray | None]) -> np.ndarray:
-    return np.array(
-        [np.nan if one is None or other is None else one @ other for one, other in zip(ours, theirs, strict=True)]
-    )
+def _pearson(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the correlation, and how much each of n pairs of values moves it, times n."""
+    u, v = _standard(x) * np.sqrt(len(x)), _standard(y) * np.sqrt(len(y))
+    rho = float((u * v).mean())
+    return rho, u * v - rho * (u**2 + v**2) / 2
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the rank correlation, and how much each of n pairs of values moves it, times n.
+
+    A pair counts by its own ranks, and by raising the ranks of all larger values.
+    """
+    n = len(x)
+    u, v = (rankdata(one) / n - (n + 1) / (2 * n) for one in (x, y))
+    xx, yy, xy = float((u * u).mean()), float((v * v).mean()), float((u * v).mean())
+    if min(xx, yy) == 0:
+        return 0.0, np.zeros(n)
+
+    def moved(product: np.ndarray, *raised: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        by_pair = product + sum(_raised(values, weight) for values, weight in raised)
+        centred: np.ndarray = by_pair - by_pair.mean()
+        return centred
+
+    rho, size = xy / np.sqrt(xx * yy), np.sqrt(xx * yy)
+    of_squares = moved(u * u, (x, u), (x, u)) / xx + moved(v * v, (y, v), (y, v)) / yy
+    return float(rho), moved(u * v, (x, v), (y, u)) / size - rho / 2 * of_squares
+
+
+def _raised(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return, for each value, the mean over all of the weight of those that are larger; of equal ones, half."""
+    _, group = np.unique(values, return_inverse=True)
+    by_value = np.bincount(group, weight)
+    larger = np.cumsum(by_value[::-1])[::-1] - by_value
+    raised: np.ndarray = (larger + by_value / 2)[group] / len(values)
+    return raised
 
 
 def _standard(values: np.ndarray) -> np.ndarray:
     """Return values centred and of unit length, so that a dot product is a correlation; zeros for a constant."""
-    return _length_one(values - values.mean())
-
-
-def _length_one(values: np.ndarray) -> np.ndarray:
-    length = float(np.linalg.norm(values))
-    found: np.ndarray = values / length if length > 1e-12 else np.zeros_like(values)
+    centred = values - values.mean()
+    length = float(np.linalg.norm(centred))
+    found: np.ndarray = centred / length if length > 1e-12 else np.zeros_like(centred)
     return found

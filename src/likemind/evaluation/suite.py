@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -15,19 +16,19 @@ from likemind.datasets.shifts import ShiftSets
 from likemind.errors import LikemindError
 from likemind.evaluation.against_people import Calibration, Human, choices_table
 from likemind.evaluation.context import Context, Scored, Subject
+from likemind.evaluation.export import comparisons_csv, markdown, scores_csv
 from likemind.evaluation.intervals import Intervals, compare, corrected
 from likemind.evaluation.models import Model, open_models
 from likemind.evaluation.on_labels import Generalisation, Structure
+from likemind.evaluation.pooled import Pooled, missing_images, unreadable_images
 from likemind.evaluation.results import Comparison, Results, Score
 from likemind.evaluation.transfer import Transfer
 from likemind.evaluation.under_shift import Robustness
-from likemind.features.embed import embed
 from likemind.progress import track
 from likemind.triplets import write_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from likemind.evaluation.context import Part
 
@@ -45,6 +46,8 @@ PARTS: dict[str, tuple[Callable[[Context], Part], ...]] = {
 
 SUITES = tuple(PARTS)
 
+TABLES = {"scores.csv": scores_csv, "comparisons.csv": comparisons_csv, "results.md": markdown}
+
 
 def evaluate(
     models: Mapping[str, PathLike] | Sequence[PathLike],
@@ -54,6 +57,9 @@ def evaluate(
     sets: PathLike | None = None,
     suite: str | Sequence[str] = "all",
     intervals: Intervals = "clustered",
+    features: PathLike | None = None,
+    allow_missing: bool = False,
+    skip_bad: bool = False,
     seed: int = 0,
     overwrite: bool = False,
 ) -> Results:
@@ -63,12 +69,17 @@ def evaluate(
         models: Name → aligned model, teacher, backbone folder or timm name; or a list of these. Order matters: each is
             compared with all that stand before it.
         data: An evaluation folder.
-        out: The results' directory: ``results.json``, ``embeddings.safetensors``, ``choices.parquet``.
+        out: The results' directory: ``results.json``, the same as ``scores.csv``, ``comparisons.csv`` and
+            ``results.md``, and ``embeddings.safetensors`` and ``choices.parquet``.
         sets: A folder of data sets, as for ``likemind.data``: robustness is tested on those that are there.
         suite: ``all``, or some of ``human``, ``calibration``, ``generalisation``, ``robustness``, ``structure``; as a
             list or with commas.
         intervals: Of scores on triplets. ``clustered`` takes into account that triplets share images and people;
             ``independent`` resamples triplets as if they did not, and is too narrow.
+        features: A folder where the backbones' features are kept for other evaluations; by default they are not.
+        allow_missing: Leave out items that have no image, and judgements about them, instead of stopping; they are
+            named in the results' ``run``.
+        skip_bad: The same for images that cannot be read.
         seed: Of few-shot tasks and of resampling.
         overwrite: Replace another run at ``out``.
 
@@ -87,6 +98,7 @@ def evaluate(
         raise LikemindError(f"there are no {intervals!r} intervals: choose clustered or independent")
     opened, benchmark = open_models(models), EvaluationSet.load(data)
     config = {"suite": wanted, "seed": seed, "models": [model.name for model in opened], "intervals": intervals}
+    config |= {"allow_missing": allow_missing, "skip_bad": skip_bad}
     inputs = {"data": benchmark.key, **{f"model/{model.name}": model.key for model in opened}}
     shown = None if sets is None or "robustness" not in wanted else ShiftSets(sets)
     inputs |= {} if shown is None else {"sets": shown.key}
@@ -103,9 +115,20 @@ def evaluate(
                 "seed": seed,
                 "versions": versions(),
             }
-            context = Context(benchmark, seed, intervals, shown, work.path / "features")
-            results = _Evaluation(work.path, opened, context, wanted).results(run)
+            shifts = list(benchmark.description.shifts) if "robustness" in wanted else []
+            kept = work.path / "features" if features is None else Path(features)
+            gone = missing_images(benchmark, shifts, allow=allow_missing)
+            present = benchmark.without(gone)
+            pooled = Pooled(present, kept, skip_bad=skip_bad)
+            bad = unreadable_images(present, shifts, pooled, opened[0]) if skip_bad else []
+            run["left_out"] = {"missing": gone, "unreadable": bad}
+            context = Context(present.without(bad), seed, intervals, shown, kept)
+            evaluation = _Evaluation(work.path, opened, context, wanted, pooled)
+            results = evaluation.results(run, benchmark)
             results.save(work.path / "results.json")
+            for name, told in TABLES.items():
+                write_atomic(work.path / name, told(results).encode())
+            shutil.rmtree(work.path / "features", ignore_errors=True)
             work.figures = {"scores": len(results.scores), "comparisons": len(results.comparisons)}
     return Results.load(out)
 
@@ -124,12 +147,12 @@ def _suites(suite: str | Sequence[str]) -> list[str]:
 class _Evaluation:
     """All models on one context."""
 
-    def __init__(self, folder: Path, models: list[Model], context: Context, suites: list[str]) -> None:
-        self.folder, self.models, self.context, self.suites = folder, models, context, suites
+    def __init__(self, folder: Path, models: list[Model], context: Context, suites: list[str], pooled: Pooled) -> None:
+        self.folder, self.models, self.context, self.suites, self.pooled = folder, models, context, suites, pooled
         self.data = context.data
 
-    def results(self, run: dict[str, Any]) -> Results:
-        """Score all models; leaves embeddings and choices in the folder."""
+    def results(self, run: dict[str, Any], whole: EvaluationSet) -> Results:
+        """Score all models; leaves embeddings of the whole set and choices in the folder, zeros for items left out."""
         from safetensors.numpy import save
 
         parts = [make(self.context) for suite in self.suites for make in PARTS[suite]]
@@ -143,40 +166,36 @@ class _Evaluation:
                 scored[model.name, subject.layer] = {one.metric: one for one in found}
                 if {"human", "calibration"} & set(self.suites):
                     choices.append(choices_table(subject))
-        kept = {name: np.ascontiguousarray(rows) for name, rows in embeddings.items()}
+        place = {item.id: row for row, item in enumerate(whole.items)}
+        kept = {name: np.zeros((len(place), rows.shape[1]), dtype=np.float32) for name, rows in embeddings.items()}
+        for name, rows in embeddings.items():
+            kept[name][[place[one] for one in self.context.ids]] = rows
         write_atomic(self.folder / "embeddings.safetensors", save(kept))
         if choices:
             write_table(self.folder / "choices.parquet", pa.concat_tables(choices))
-        shutil.rmtree(self.folder / "features", ignore_errors=True)
         scores = [
             self._write(model, layer, one)
             for model in self.models
             for layer in model.layers
             for one in scored[model.name, layer].values()
         ]
+        run = run | {"people": self.context.people}
         return Results(run=run, scores=scores, comparisons=list(self._comparisons(scored)))
 
     def _subjects(self, model: Model) -> Iterator[Subject]:
         shifts = self.data.description.shifts if "robustness" in self.suites else {}
-        pooled = self._pooled(model, None)
+        pooled = self.pooled.rows(model, self.context.ids)
         shifted = {shift: self._shifted(model, shift) for shift in shifts}
         raw = model.raw(pooled)
         for layer, rows in model.embeddings(pooled).items():
             others = {shift: values[layer] for shift, values in shifted.items()}
             yield Subject(self.context, model, layer, rows, raw.get(layer), others)
 
-    def _pooled(self, model: Model, shift: str | None) -> np.ndarray:
-        """Return the backbone's output for all items; under a shift, for the held-out ones."""
-        ids = self.context.ids if shift is None else [item.id for item in self.data.select("heldout")]
-        folder = self.folder / "features" / f"{model.backbone.fingerprint[:16]}-{shift or 'images'}"
-        folder.parent.mkdir(exist_ok=True)
-        return np.asarray(embed(self.data.images(shift).select(ids), model.backbone, out=folder).features)
-
     def _shifted(self, model: Model, shift: str) -> dict[str, np.ndarray]:
         """Return each layer's rows for the held-out items under a shift, and zeros elsewhere."""
-        held = self.context.rows_of([item.id for item in self.data.select("heldout")])
-        placed = {}
-        for layer, rows in model.embeddings(self._pooled(model, shift)).items():
+        ids = [item.id for item in self.data.select("heldout")]
+        held, placed = self.context.rows_of(ids), {}
+        for layer, rows in model.embeddings(self.pooled.rows(model, ids, shift)).items():
             placed[layer] = np.zeros((len(self.context.ids), rows.shape[1]), dtype=np.float32)
             placed[layer][held] = rows
         return placed

@@ -16,7 +16,7 @@ from likemind.evaluation.intervals import clustered_mean, mean_estimate
 from likemind.triplets import read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from likemind.artifacts import PathLike
     from likemind.evaluation.intervals import Estimate, Intervals
@@ -60,7 +60,7 @@ class TwoAlternatives:
         return clustered_mean(np.repeat(share[:, None], 3, axis=1), Clusters(self.rows, even, none, none, none))
 
 
-def read_two_alternatives(path: PathLike, ids: Sequence[str]) -> TwoAlternatives:
+def read_two_alternatives(path: PathLike, ids: Sequence[str], left_out: Collection[str] = ()) -> TwoAlternatives:
     """Read a table in the layout of NIGHTS' ``data.csv``, as CSV or Parquet.
 
     Args:
@@ -68,6 +68,7 @@ def read_two_alternatives(path: PathLike, ids: Sequence[str]) -> TwoAlternatives
             votes, or 1 and 0). Where there is a column ``split``, rows other than ``test`` are passed over, if any
             row says ``test``.
         ids: Ids of the images, which the paths must be.
+        left_out: Ids of images whose rows are passed over.
 
     Raises:
         LikemindError: A column or an image is missing, or votes are no numbers; the row is named.
@@ -79,6 +80,7 @@ def read_two_alternatives(path: PathLike, ids: Sequence[str]) -> TwoAlternatives
         raise LikemindError(f"{place} has no rows, or no column {', '.join(missing)}: lay it out as NIGHTS does")
     if any(row.get("split") == "test" for row in rows):
         rows = [row for row in rows if row.get("split") == "test"]
+    rows = [row for row in rows if not any(row[name] in left_out for name in COLUMNS[:3])]
     at = {name: position for position, name in enumerate(ids)}
     strange = sorted({str(row[name]) for row in rows for name in COLUMNS[:3]} - set(at))
     if strange:
