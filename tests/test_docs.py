@@ -329,22 +329,33 @@ def _starts(block: Block) -> Sequence[str]:
 # --- what pages say is so
 
 
+ELSEWHERE = {"twoafc", "tree.spearman"}
+"""Need a file, or more than two held-out categories, which these data do not have."""
+
+
+def written_alike(stem: str) -> str:
+    """A metric's name with its level, its number of examples and its depth left open."""
+    stem = re.sub(r"\b(all|between_class|class_border|within_class)\b", "LEVEL", stem)
+    return re.sub(r"\.level\d+$", ".levelN", re.sub(r"\.k\d+$", ".kK", stem))
+
+
 def test_metric_ids_are_those_that_evaluate_writes(made: Path) -> None:
     results = Results.load(made / "runs/demo/results")
     written = set()
     for score in results.scores:
         assert re.fullmatch(r"[\w-]+/[\w-]+/[\w.]+@(backbone|head|shipped|teacher)", score.metric)
-        stem = score.metric.partition("@")[0].split("/")[2]
-        written.add(re.sub(r"^entropy_rt\.(between_class|class_border|within_class)\.", "entropy_rt.LEVEL.", stem))
+        written.add(written_alike(score.metric.partition("@")[0].split("/")[2]))
     table = re.search(r"\| metric \| what.*?\n\n", (ROOT / "docs/contract.md").read_text(), re.DOTALL)
     assert table
     told = set()
     for row in table[0].strip().splitlines()[2:]:
-        last = ""
-        for name in re.findall(r"`([^`]+)`", row.split("|")[1]):
+        named, last = row.split("|")[1], ""
+        if "SHIFT/" in named or "caltech101-c/" in named or "`drop" in named:
+            continue  # of data sets that these data do not have: tests/evaluation/test_transfer.py
+        for name in re.findall(r"`([^`]+)`", named):
             last = last.partition(".")[0] + name if name.startswith(".") else name
-            told.add(last)
-    assert told == written
+            told.add(written_alike(last))
+    assert told - ELSEWHERE == written
 
 
 def test_results_have_the_fields_of_the_contract() -> None:

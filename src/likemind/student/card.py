@@ -197,7 +197,7 @@ Source of the answers, `{{ dataset.source }}`: {{ sources[dataset.source] }}.
 | metric | against | difference | 95 % | verdict |
 |---|---|---|---|---|
 {% for c in comparisons %}
-| {{ c.metric | words }} | {{ c.against | words }} | {{ c.difference | signed }} | {{ c.low | signed }} to {{ c.high | signed }} | {{ c.verdict | words }} |
+| {{ c.metric | words }} | {{ c.against | words }} | {{ c.difference | signed }} | {{ c.low | signed }} to {{ c.high | signed }} | {{ c.verdict | words }}{% if c.get("verdict_corrected") not in (none, c.verdict) %} (not when all metrics are looked at){% endif %} |
 {% endfor %}
 {% endif %}
 """  # noqa: E501
