@@ -28,7 +28,7 @@ from embed import jpeg
 from likemind.backbones.timm import load_backbone, save_backbone
 from likemind.images.collection import open_images
 
-FEW, MANY = 1_536, 40_960
+FEW, MANY = 1_536, 51_200
 DIFFERENT = 64
 
 
@@ -40,7 +40,9 @@ def watched(line: list[str], folder: Path) -> tuple[float, float, dict[str, floa
         for one in [process, *process.children(recursive=True)]:
             try:
                 spent = one.cpu_times()
-                seen[one.pid, one.create_time()] = kind(one, process), spent.user + spent.system
+                # a worker, once it has been seen to be one; the names are in that order
+                name, before = kind(one, process), seen.get((one.pid, one.create_time()), ("", 0.0))[0]
+                seen[one.pid, one.create_time()] = max(name, before), spent.user + spent.system
             except psutil.NoSuchProcess:
                 continue
         time.sleep(0.1)
@@ -53,10 +55,10 @@ def watched(line: list[str], folder: Path) -> tuple[float, float, dict[str, floa
 
 
 def kind(one: psutil.Process, first: psutil.Process) -> str:
-    """Return what a process is: the command itself, a worker, or one of Ray's servers."""
+    """Return what a process is just now: the command itself, a worker at a shard, or one of Ray's servers."""
     if one.pid == first.pid:
         return "driver"
-    return "workers" if any(word.startswith(("ray::ReadRange", "ray::IDLE")) for word in one.cmdline()) else "servers"
+    return "workers" if any("Map(shard)" in word for word in one.cmdline()) else "servers"
 
 
 def main() -> None:

@@ -99,6 +99,13 @@ def test_an_error_of_ours_while_overwriting_leaves_the_old(tmp_path: Path) -> No
     assert read_run(out, verify=True)["config"] == {"n": 3}
 
 
+def test_a_url_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LikemindError, match=r"likemind count writes to no URL \(s3://b/x\): choose a folder"):
+        Artifact("s3://b/x", verb="count", config={}, inputs={})
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_likemind_did_not_write_is_never_replaced(tmp_path: Path, overwrite: bool) -> None:
     folder = tmp_path / "thesis"

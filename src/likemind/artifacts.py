@@ -161,6 +161,8 @@ class Artifact:
         recipe_version: int = 1,
         overwrite: bool = False,
     ) -> None:
+        if "://" in os.fspath(out):
+            raise LikemindError(f"likemind {verb} writes to no URL ({out}): choose a folder for --out")
         self.out = Path(out)
         self.path = _partial(self.out)
         self.key = key_of(verb=verb, config=config, inputs=inputs, recipe_version=recipe_version)
