@@ -46,6 +46,7 @@ class World:
     showcase: list[str] = field(default_factory=lambda: ["item-00"])
     seconds: bool = True
     verdict: str = "better"
+    corrected: str | None = None
     group: str = "animals"
     groups: int = 2
     people: bool = False
@@ -241,6 +242,7 @@ class World:
                         high=0.02 if few else 0.037,
                         n=score.n,
                         verdict="no difference seen" if few else self.verdict,
+                        verdict_corrected="no difference seen" if few and self.corrected else self.corrected,
                     )
                 )
         return found

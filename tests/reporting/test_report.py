@@ -268,3 +268,14 @@ def test_showcase_falls_back_to_hash(world: World, page: Callable[..., str]) -> 
     text = page(pictures=False)
     assert "The first held-out items by the hash of their ids" in text
     assert text.count('class="card near') == 8
+
+
+def test_a_verdict_that_does_not_stand_among_all_says_so(page: Callable[..., str], world: World) -> None:
+    world.small("base", "aligned")
+    assert "not when all metrics are looked at together" not in page("plain")
+    world.corrected = "better"
+    assert "not when all metrics are looked at together" not in page("stands")
+    world.corrected = "no difference seen"
+    told = page("falls")
+    assert "not when all metrics are looked at together" in told
+    assert "<td>better</td><td>no difference seen</td>" in told

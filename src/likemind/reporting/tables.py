@@ -116,6 +116,7 @@ def all_comparisons(evidence: Evidence) -> list[dict[str, str]]:
         rows.append(
             {"model": one.model, "against": one.against, "metric": one.metric, "difference": how.signed(one.difference)}
             | {"interval": how.interval(one.low, one.high), "n": count(one.n), "verdict": one.verdict}
+            | {"together": one.verdict_corrected or "–"}
         )
     return rows
 

@@ -140,11 +140,17 @@ def _verdict(evidence: Evidence, comparison: Comparison, observers: str, widest:
         _ANSWERS[comparison.verdict],
         f"{how.signed(comparison.difference)} {how.unit}".strip(),
         how.interval(comparison.low, comparison.high),
-        f"n\u00a0{count(comparison.n)} {how.counted} · {whose} · {layers}",
+        f"n\u00a0{count(comparison.n)} {how.counted} · {whose} · {layers}{_alone(comparison)}",
         low,
         middle,
         high,
     )
+
+
+def _alone(comparison: Comparison) -> str:
+    """Say so where a verdict does not stand among many."""
+    stands = comparison.verdict_corrected in (None, comparison.verdict)
+    return "" if stands else " · not when all metrics are looked at together"
 
 
 def _source(evidence: Evidence, comparison: Comparison) -> str:
