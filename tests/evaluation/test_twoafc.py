@@ -43,7 +43,10 @@ def test_the_layout_of_nights(tmp_path: Path) -> None:
     same = read_two_alternatives(tmp_path / "data.parquet", IDS)
     np.testing.assert_array_equal(same.rows, found.rows)
     assert set(same.left) == {0.75}
-    assert same.ceiling == 0.75
+    assert (same.ceiling, same.source, found.source) == (0.75, "human", "human")
+    table = pa.table(columns).replace_schema_metadata({"likemind.source": "simulated"})
+    write_table(tmp_path / "data.parquet", table)
+    assert read_two_alternatives(tmp_path / "data.parquet", IDS).source == "simulated"
 
 
 def test_the_score_is_a_slow_loop_and_ties_are_wrong() -> None:

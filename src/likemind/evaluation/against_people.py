@@ -138,7 +138,7 @@ class Human:
                 yield Scored(metric, found, 0.0, high, ceiling_low=low, source=ratings.source)
         for name, pairs in self._pairs.items():
             value = pairs.score(rows, context.seed, context.intervals)
-            yield Scored(f"{name}/inside/twoafc", value, chance=0.5, ceiling=pairs.ceiling)
+            yield Scored(f"{name}/inside/twoafc", value, chance=0.5, ceiling=pairs.ceiling, source=pairs.source)
 
 
 class Calibration:

@@ -32,11 +32,13 @@ class TwoAlternatives:
         rows: (n, 3) rows of the embedding: reference, left, right.
         left: (n,) share of votes for the left one.
         votes: (n,) their number.
+        source: ``human`` unless the file says otherwise.
     """
 
     rows: np.ndarray
     left: np.ndarray
     votes: np.ndarray
+    source: str = "human"
 
     @property
     def ceiling(self) -> float:
@@ -66,7 +68,7 @@ def read_two_alternatives(path: PathLike, ids: Sequence[str], left_out: Collecti
     Args:
         path: With the columns ``ref_path``, ``left_path``, ``right_path``, ``left_vote``, ``right_vote`` (numbers of
             votes, or 1 and 0). Where there is a column ``split``, rows other than ``test`` are passed over, if any
-            row says ``test``.
+            row says ``test``. A Parquet file may name another source in its metadata.
         ids: Ids of the images, which the paths must be.
         left_out: Ids of images whose rows are passed over.
 
@@ -74,7 +76,7 @@ def read_two_alternatives(path: PathLike, ids: Sequence[str], left_out: Collecti
         LikemindError: A column or an image is missing, or votes are no numbers; the row is named.
     """
     place = Path(path)
-    rows = _table(place)
+    rows, source = _table(place)
     missing = [name for name in COLUMNS if not rows or name not in rows[0]]
     if missing:
         raise LikemindError(f"{place} has no rows, or no column {', '.join(missing)}: lay it out as NIGHTS does")
@@ -92,16 +94,16 @@ def read_two_alternatives(path: PathLike, ids: Sequence[str], left_out: Collecti
             f"{place}: row {int(np.flatnonzero(total <= 0)[0])} (counting from 0) has no vote: remove it"
         )
     places = np.array([[at[str(row[name])] for name in COLUMNS[:3]] for row in rows])
-    return TwoAlternatives(places, votes[:, 0] / total, total)
+    return TwoAlternatives(places, votes[:, 0] / total, total, source)
 
 
-def _table(place: Path) -> list[dict[str, Any]]:
+def _table(place: Path) -> tuple[list[dict[str, Any]], str]:
     if place.suffix == ".parquet":
-        found: list[dict[str, Any]] = read_table(place).to_pylist()
-        return found
+        table = read_table(place)
+        return table.to_pylist(), (table.schema.metadata or {}).get(b"likemind.source", b"human").decode()
     try:
         with place.open(newline="", encoding="utf-8-sig") as file:
-            return list(csv.DictReader(file))
+            return list(csv.DictReader(file)), "human"
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LikemindError(f"{place} cannot be read as CSV ({error}): check the path") from None
 
