@@ -22,7 +22,8 @@ from likemind.alignment.known import groups
 from likemind.alignment.precision import faster_precision
 from likemind.alignment.recipe import rate
 from likemind.alignment.trainee import Student
-from likemind.artifacts import read_json, read_run
+from likemind.artifacts import Artifact, read_json, read_run
+from likemind.backbones.timm import load_backbone
 from likemind.choice import choose, pair_similarities
 from likemind.errors import LikemindError
 from likemind.features.embed import embed, embed_rows
@@ -346,7 +347,9 @@ def agreement(model: AlignedModel, world: World) -> float:
     return float((ours == theirs).double().mean())
 
 
-@pytest.mark.parametrize("changes", [{}, {"target": "paper", "head": "random", "temperature": 10.0}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"batching": "independent"}, {"target": "paper", "head": "random", "temperature": 10.0}]
+)
 def test_forty_steps_teach_the_backbone_what_the_teacher_sees(
     world: World, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
@@ -412,6 +415,35 @@ def test_a_teacher_on_another_backbone(world: World, tmp_path: Path) -> None:
     wrong = embed(world.images, tiny_backbone(9), out=tmp_path / "wrong")
     with pytest.raises(LikemindError, match="another backbone, layer or preprocessing than the teacher"):
         align(world.images, other, features=wrong, out=tmp_path / "o", **given)
+
+
+def test_labels_of_other_images_are_refused(world: World, tmp_path: Path) -> None:
+    some = world.images.select(world.images.ids[:12])
+    given: dict[str, Any] = {"triplets": world.labels, "out": tmp_path / "m"}
+    fresh = quick(target="paper", batching="independent", head="random", temperature=10.0, triplets=16)
+    with pytest.raises(LikemindError, match=r"the judgements name 20 items that the images .* lacks \('1-4\.png'"):
+        align(some, world.backbone, recipe=fresh, **given)
+    with pytest.raises(LikemindError, match=r"knows no cluster of .* images"):
+        align(world.data.images(), world.backbone, teacher=world.teacher, recipe=quick(), ladder=False, **given)
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_teacher_of_another_width_is_refused(world: World, tmp_path: Path) -> None:
+    """One that does not say which backbone it was fitted on."""
+    width = world.backbone.dim + 1
+    odd = Teacher.of(np.eye(width), np.zeros(width), np.zeros(width), 1.0, penalty=0.1, backbone="")
+    with Artifact(tmp_path / "odd", verb="teach", config={"made": "by hand"}, inputs={}) as work:
+        odd.write(work.path)
+    words = rf"the teacher maps features of width {width}, and test_efficientnet gives {width - 1}: pass the teacher"
+    with pytest.raises(LikemindError, match=words):
+        run(world, tmp_path / "m", teacher=tmp_path / "odd")
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_layer_inside_the_network_is_refused(world: World, tmp_path: Path) -> None:
+    inside = load_backbone(world.backbone, layer="blocks.2:mean")
+    with pytest.raises(LikemindError, match=r"the layer 'blocks\.2:mean' cannot be aligned"):
+        align(world.images, inside, teacher=world.teacher, out=tmp_path / "m", recipe=quick())
 
 
 def test_labels_group_the_images_of_packed_batches(world: World) -> None:

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,6 +37,7 @@ class LocalHub(ThreadingHTTPServer):
         self.private: dict[str, bool] = {}
         self.objects: dict[str, bytes] = {}
         self.asked: list[str] = []
+        self.cuts = 0  # of the next files, how many are cut off halfway
 
     @property
     def url(self) -> str:
@@ -204,7 +206,27 @@ class _Handler(BaseHTTPRequestHandler):
                 self._refuse(404, "EntryNotFound", "Entry not found")
                 return
             etag = f'"{hashlib.sha1(files[file]).hexdigest()}"'
-            self._answer(files[file], X_Repo_Commit=sha, ETag=etag, Content_Type="application/octet-stream")
+            self._send(files[file], X_Repo_Commit=sha, ETag=etag, Content_Type="application/octet-stream")
+
+    def _send(self, data: bytes, **headers: str) -> None:
+        """Send a file, or from where the client asks; hang up halfway while the server is to cut."""
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if asked:
+            start = int(asked[1])
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+            data = data[start:]
+        if self.command == "GET" and self.server.cuts and len(data) > 1000:
+            self.server.cuts -= 1
+            self.send_response(206 if asked else 200)
+            for name, value in {"Content-Length": str(len(data)), **headers}.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2])
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        self._answer(data, 206 if asked else 200, **headers)
 
 
 _REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"

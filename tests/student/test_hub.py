@@ -113,6 +113,24 @@ def test_revisions_strangers_and_no_network(hub: LocalHub, ask: Callable[..., li
 
 
 @pytest.mark.slow
+def test_an_interrupted_download_is_said_and_goes_on(
+    hub: LocalHub, ask: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    model = build()
+    model.save_pretrained(tmp_path / "m", card=CARD)
+    ask('likemind.AlignedModel.from_pretrained("m").push_to_hub("somebody/lizard")')
+    load = 'tell(likemind.AlignedModel.from_pretrained("somebody/lizard").key)'
+    hub.cuts = 10**6
+    (refused,) = ask(load)
+    assert refused.startswith("LikemindError: somebody/lizard is neither a folder nor to be had from the Hub (")
+    assert "\n" not in refused
+    hub.cuts = 0
+    assert ask(load) == [model.key]
+    hub.cuts = 1  # the client picks up where the line broke
+    assert ask(load, HF_HOME=str(tmp_path / "elsewhere")) == [model.key]
+
+
+@pytest.mark.slow
 def test_what_cannot_be_pushed(hub: LocalHub, ask: Callable[..., list[Any]], tmp_path: Path) -> None:
     build().save_pretrained(tmp_path / "m", card=CARD.replace("unknown", "my-own"))
     push = 'likemind.AlignedModel.from_pretrained("m").push_to_hub("somebody/lizard")'

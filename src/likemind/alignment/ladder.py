@@ -204,14 +204,15 @@ def _looked(world: _World, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
 def _overfit(world: _World, human: Recipe, seed: int, running: Running) -> Rung:
     changes = {"objective": "hard", "pull": 0.0, "triplets": _TRIPLETS, "images": _FEW, "clusters": 4}
     plan = human.model_copy(update=changes)
-    whole = human.steps * (3 * human.triplets if human.batching == "independent" else human.images)
+    batch_of_run = 3 * human.triplets if human.batching == "independent" else human.images
     if world.known.from_file(human):
         batch = world.known.batch(plan, seed, 0)
     else:
         plan = plan.model_copy(update={"batching": "packed"})
         batch = packed_batch(world.known.clusters, plan, seed, 0)
-    most = int(np.clip(whole // 20 // len(batch.images), *_STEPS))
-    trainer = Trainer(_at_start(world, plan, seed), world.known, plan, running)
+    most = int(np.clip(human.steps * batch_of_run // 20 // len(batch.images), *_STEPS))
+    no_more = replace(running, images_at_once=running.images_at_once or batch_of_run)  # memory than the run itself
+    trainer = Trainer(_at_start(world, plan, seed), world.known, plan, no_more)
     ((_, _, pixels),) = batches_ahead(world.known, [(0, batch)], trainer)
     accuracy, step = 0.0, 0
     while accuracy <= 0.95 and step <= most:  # the rate grows tenfold meanwhile
