@@ -85,6 +85,6 @@ def overhead(images: int, steps: int, turns: int) -> None:
 
 if __name__ == "__main__":
     if quick(__doc__):
-        overhead(images=16, steps=1, turns=3)
+        overhead(images=10, steps=1, turns=3)
     else:
         overhead(IMAGES, STEPS, turns=5)

@@ -7,12 +7,13 @@ seen. 1-shot counts too: it is what an embedding of few dimensions loses first, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
+from likemind.alignment.zeroshot import ZeroShot
 from likemind.choice import fit_temperature
 from likemind.episodes import Episode, draw_episodes
 from likemind.evaluation.fewshot import fewshot
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from likemind.alignment.recipe import Recipe
+    from likemind.backbones.base import Backbone
     from likemind.datasets.evaluation_set import EvaluationSet
     from likemind.images.collection import ImageCollection
 
@@ -41,6 +43,7 @@ class Candidate:
         beta: Share of the head.
         by_triplet: (n,) people's probability of the model's choice on each validation triplet.
         fewshot: Mean of 1- and 5-shot accuracy (ridge); NaN where no categories were held out.
+        zeroshot: Accuracy beside the untouched text tower, of an image–text backbone; None of others.
     """
 
     shipped: Literal["backbone", "head", "mix"]
@@ -48,6 +51,7 @@ class Candidate:
     beta: float
     by_triplet: np.ndarray
     fewshot: float
+    zeroshot: float | None = None
 
     @property
     def agreement(self) -> float:
@@ -56,13 +60,14 @@ class Candidate:
 
     def figures(self) -> dict[str, Any]:
         """Return what is written down of it."""
-        return {
+        told = {
             "shipped": self.shipped,
             "alpha": self.alpha,
             "beta": self.beta,
             "agreement": self.agreement,
             "fewshot": self.fewshot,
         }
+        return told if self.zeroshot is None else told | {"zeroshot": self.zeroshot}
 
 
 class Validation:
@@ -95,6 +100,12 @@ class Validation:
         few = rows[self._few_rows]
         return float(np.mean([fewshot(few, tasks, self._seed).value for tasks in self._tasks] or [np.nan]))
 
+    def zeroshot(self, backbone: Backbone) -> Callable[[np.ndarray], float] | None:
+        """Return what gives the zero-shot accuracy of a pooled output, of a backbone that open_clip has a text for."""
+        if backbone.library != "open_clip":
+            return None
+        return ZeroShot(backbone, [item.category for item in self.data.select("validation")]).accuracy
+
     def temperature(self, rows: np.ndarray) -> float:
         """Return the temperature at which the embedding's choices fit people's best."""
         return fit_temperature(similarities(rows, self.trials), torch.from_numpy(self.trials.people))
@@ -115,12 +126,19 @@ def measure(
         return Candidate(kind, alpha, beta, validation.agreement(rows), validation.fewshot(rows))
 
     untouched = model_at(0.0)
-    base = candidate("backbone", 0.0, 0.0, untouched.embeddings(validation.pooled(untouched))["backbone"])
+    pooled, zeroshot = validation.pooled(untouched), validation.zeroshot(untouched.backbone)
+
+    def backbone(alpha: float, rows: np.ndarray, pooled: np.ndarray) -> Candidate:
+        found = candidate("backbone", alpha, 0.0, rows)
+        return replace(found, zeroshot=zeroshot(pooled)) if zeroshot else found
+
+    base = backbone(0.0, untouched.embeddings(pooled)["backbone"], pooled)
     found = []
     for alpha in recipe.alphas:
         model = model_at(alpha)
-        rows = model.embeddings(validation.pooled(model))
-        found.append(candidate("backbone", alpha, 0.0, rows["backbone"]))
+        pooled = validation.pooled(model)
+        rows = model.embeddings(pooled)
+        found.append(backbone(alpha, rows["backbone"], pooled))
         if "head" in rows:
             found += [candidate("mix", alpha, b, mix(rows["backbone"], rows["head"], b)) for b in recipe.betas]
             found.append(candidate("head", alpha, 1.0, rows["head"]))
