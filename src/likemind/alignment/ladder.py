@@ -9,7 +9,8 @@
 Cost: the first two forward no image. The third takes 24 images a step (256 triplets of a file: up to 768) and ends as
 soon as it holds: after a few steps where all is well, at the latest after a twentieth of the run's images, or 60 steps.
 The other two take 20 to 200 steps each, a hundredth of the run's, of at most 32 images or 32 triplets, and forward
-three times 128 images. So a run of 400 steps of 96 images pays about 5 % where all is well, longer ones less.
+three times 128 images, or those of 256 triplets of a file. So a run of 400 steps of 96 images pays about 5 % where all
+is well, longer ones less.
 """
 
 from __future__ import annotations
@@ -143,11 +144,11 @@ def _sample(known: Known, recipe: Recipe, rng: np.random.Generator) -> _World:
 def _sample_of_labels(known: Known, count: int, rng: np.random.Generator) -> _World:
     labels, positions = known.labels
     assert labels.similarities is not None
-    chosen = rng.permutation(len(labels))[: count + 8 * _HELD]
+    chosen = rng.permutation(len(labels))[: count + 2 * _HELD]
     images, flat = np.unique(positions[chosen], return_inverse=True)
     places, similarities = flat.reshape(-1, 3), labels.similarities[chosen]
     whole = _part(known, images)
-    cut = min(8 * _HELD, len(chosen) // 4)
+    cut = min(2 * _HELD, len(chosen) // 4)
     seen, inside = np.unique(places[:cut], return_inverse=True)
     held = Batch(seen, inside.reshape(-1, 3), similarities[:cut])
     rest = Triplets(whole.images.ids, places[cut:], similarities=similarities[cut:], source="pseudo")

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from likemind.alignment.trainee import Student
 
 
+_FORWARDED = 128
+"""Images forwarded at once where nothing is learned."""
+
+
 @dataclass(frozen=True)
 class Running:
     """How a run is carried out; none of it changes what is learned, but for rounding.
@@ -128,7 +132,7 @@ class Trainer:
     @torch.no_grad()
     def outputs(self, pixels: Tensor) -> Tensor:
         """Return the backbone's output for prepared pixels, on this process alone, (n, d)."""
-        pieces = torch.split(pixels, self.running.images_at_once or len(pixels))
+        pieces = torch.split(pixels, self.running.images_at_once or _FORWARDED)
         return torch.cat([self._forward(piece) for piece in pieces])
 
     def from_first(self, what: Any) -> Any:
