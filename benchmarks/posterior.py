@@ -117,8 +117,8 @@ def main() -> None:
     tiny = np.arange(12).reshape(4, 3) % m
     ChoicePosterior(4, max_steps=2).fit(tiny, np.eye(3)[[0, 1, 2, 0]], objects=m).predict(tiny)  # compiles
     ordered = torch.from_numpy(np.take_along_axis(rows, CHOSEN_FIRST[pair], 1)).long()
-    rate = RATES[0] if short else min(RATES, key=lambda r: peers_best(ordered, m, r, 90, 90, asked)[0])
-    best, at, a_step = peers_best(ordered, m, rate, 14 if short else 1300, 7 if short else 50, asked)
+    rate = RATES[0] if short else min(RATES, key=lambda r: peers_best(ordered, m, r, 40, 40, asked)[0])
+    best, at, a_step = peers_best(ordered, m, rate, 14 if short else 400, 7 if short else 25, asked)
     spent = ours(rows, pair, m, best, asked)
     cut = f"mini-batches of 128, 10 draws, Adam {rate:g}, {a_step * 1e3:.2f} ms a step, cut off: a lower bound"
     unit = f"CPU s to a held-out cross-entropy of {best:.4f}, 4.1 M answers"
