@@ -43,7 +43,7 @@ class Data:
         hidden = np.maximum(rng.normal(size=(objects, 200)), 0) * 0.7
         mixed = np.concatenate([seen, hidden], axis=1) @ rng.normal(size=(242, width)) / 242**0.5
         self.X = (mixed + 0.1 * rng.normal(size=mixed.shape)).astype(np.float32)
-        drawn = rng.integers(objects, size=(n + n // 50 + 100, 3), dtype=np.int32)
+        drawn = rng.integers(objects, size=(n + 4 * n // objects + 100, 3), dtype=np.int32)
         different = (drawn[:, 0] != drawn[:, 1]) & (drawn[:, 0] != drawn[:, 2]) & (drawn[:, 1] != drawn[:, 2])
         self.triplets = drawn[different][:n]
         gram = torch.from_numpy(seen @ seen.T)
