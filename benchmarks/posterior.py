@@ -97,7 +97,7 @@ def ours(rows: np.ndarray, pair: np.ndarray, m: int, target: float, asked: tuple
     targets = np.eye(3, dtype=np.float32)[pair]
     start = time.process_time()
     found = ChoicePosterior()
-    found.answers_ = float(len(rows))
+    found.answers_, found.loc_ = float(len(rows)), np.zeros((m, 100), dtype=np.float32)
     spent = 0.0
     for step, (loc, log_scale) in enumerate(found.steps(_parts(rows, targets, None, m, 0, "cpu"), m)):
         if step % 10 == 9:
