@@ -78,14 +78,17 @@ def test_what_it_says(demo: Demo) -> None:
     assert f"{demo.value('aligned', AGREEMENT):.3f}" in demo.said
 
 
+OF_LABELS = {"fewshot", "fewshot_ece", "fewshot_nll", "centroid", "knn", "probe", "grouping", "neighbours", "tree"}
+
+
 def test_every_score_is_of_objects_that_nothing_has_seen(demo: Demo) -> None:
     scores = demo.results.scores
     assert {score.metric.split("/")[1] for score in scores} == {"heldout", "outline"}
     assert {score.source for score in scores} == {"simulated", "labels"}
     assert {score.metric.split("/")[0] for score in scores} == {"emoji"}
     for score in scores:
-        few = "shot" in score.metric or "centroid" in score.metric or "grouping" in score.metric
-        assert score.source == ("labels" if few else "simulated"), score.metric
+        measure = score.metric.split("/")[2].split("@")[0].split(".")[0]
+        assert score.source == ("labels" if measure in OF_LABELS else "simulated"), score.metric
         assert np.isfinite([score.value, score.low, score.high]).all()
         assert score.low <= score.value <= score.high
         assert score.n > 0
