@@ -23,12 +23,11 @@ import numpy as np
 import torch
 
 from likemind.alignment.batches import Batch, any_three, packed_batch
-from likemind.alignment.trainee import Student, choices
+from likemind.alignment.trainee import Student, choices, wanted_loss
 from likemind.alignment.trainer import Running, Trainer, batches_ahead
 from likemind.choice import choose, entropy, log_probabilities, pair_similarities
 from likemind.errors import LikemindError
 from likemind.progress import log
-from likemind.student.losses import choice_loss
 from likemind.triplets import Triplets
 
 if TYPE_CHECKING:
@@ -293,13 +292,7 @@ def _judge(trainer: Trainer, held: Batch, whole: Known, recipe: Recipe) -> tuple
     pooled = torch.from_numpy(whole.base_rows[held.images]) if pixels is None else trainer.outputs(pixels).cpu()
     student = trainer.student.cpu()
     target, similarity = choices(student, pooled, held, whole, recipe)
-    loss = choice_loss(
-        target,
-        similarity,
-        objective=recipe.objective,
-        target_temperature=recipe.target_temperature,
-        temperature=recipe.temperature,
-    )
+    loss = wanted_loss(target, similarity, recipe)
     return float(loss), float((choose(similarity) == target.argmax(1)).float().mean())
 
 

@@ -133,18 +133,23 @@ def student_loss(student: Student, pooled: Tensor, batch: Batch, known: Known, r
     """
     whole = _grams(student, pooled, batch, known, recipe) if _within(recipe) else None
     target, similarity = choices(student, pooled, batch, known, recipe, whole)
-    loss = choice_loss(
+    loss = wanted_loss(target, similarity, recipe)
+    parts = {"loss": loss}
+    if whole is not None:
+        rows = row_loss(*whole)
+        parts = {"loss": loss + recipe.row_weight * rows, "triplets": loss, "rows": rows}
+    return {**parts, "accuracy": (choose(similarity) == target.argmax(dim=1)).float().mean()}
+
+
+def wanted_loss(target: Tensor, similarity: Tensor, recipe: Recipe) -> Tensor:
+    """Return the recipe's objective between the similarities that are wanted of each triplet and the student's."""
+    return choice_loss(
         target,
         similarity,
         objective=recipe.objective,
         target_temperature=recipe.target_temperature,
         temperature=recipe.temperature,
     )
-    parts = {"loss": loss}
-    if whole is not None:
-        rows = row_loss(*whole)
-        parts = {"loss": loss + recipe.row_weight * rows, "triplets": loss, "rows": rows}
-    return {**parts, "accuracy": (choose(similarity) == target.argmax(dim=1)).float().mean()}
 
 
 def choices(

@@ -65,14 +65,23 @@ E = TypeVar("E", bound=Estimate)
 
 
 @dataclass(frozen=True, eq=False)
-class Resampled(Estimate):
-    """An estimate with what it would have been on resampled data; its interval holds the middle 95 % of these.
+class Replicated(Estimate):
+    """An estimate with what it would have been on resampled data.
 
     Attributes:
         replicates: (samples,) on data resampled with a given seed, so that two models' can be subtracted.
     """
 
     replicates: np.ndarray
+
+    def minus(self, other: Self) -> Self:
+        """Return the paired difference."""
+        return type(self)(self.value - other.value, self.n, self.replicates - other.replicates)
+
+
+@dataclass(frozen=True, eq=False)
+class Resampled(Replicated):
+    """An estimate whose interval holds the middle 95 % of its replicates."""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -84,10 +93,6 @@ class Resampled(Estimate):
     def error(self) -> tuple[float, int]:
         """The replicates' standard deviation."""
         return float(np.nanstd(self.replicates)), max(self.n - 1, 1)
-
-    def minus(self, other: Self) -> Self:
-        """Return the paired difference."""
-        return type(self)(self.value - other.value, self.n, self.replicates - other.replicates)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,14 +8,14 @@ never sees the other kind.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from likemind.datasets.labelled import numbers
 from likemind.evaluation.context import Scored
 from likemind.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupted
-from likemind.evaluation.intervals import Estimate, Resampled, mean_estimate
+from likemind.evaluation.intervals import Replicated, Resampled, mean_estimate
 from likemind.evaluation.readout import ReadOut, fit_readout
 from likemind.features.embed import embed
 
@@ -97,24 +97,14 @@ class Transfer:
 
 
 @dataclass(frozen=True, eq=False)
-class OfClasses(Estimate):
-    """An estimate whose units are classes, often few: Student's interval, as percentiles of few are too narrow.
-
-    Attributes:
-        replicates: (samples,) on classes resampled with a given seed, so that two models' can be subtracted.
-    """
-
-    replicates: np.ndarray
+class OfClasses(Replicated):
+    """An estimate whose units are classes, often few: Student's interval, as percentiles of few are too narrow."""
 
     @property
     def error(self) -> tuple[float, int]:
         """The replicates' deviation, made up for that of few units being too small, and classes less one."""
         freedom = max(self.n - 1, 1)
         return float(np.nanstd(self.replicates) * np.sqrt(self.n / freedom)), freedom
-
-    def minus(self, other: Self) -> Self:
-        """Return the paired difference."""
-        return type(self)(self.value - other.value, self.n, self.replicates - other.replicates)
 
 
 class Rows:
