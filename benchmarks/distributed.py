@@ -28,7 +28,7 @@ from embed import jpeg
 from likemind.backbones.timm import load_backbone, save_backbone
 from likemind.images.collection import open_images
 
-FEW, MANY = 1_536, 51_200
+FEW, MANY = 1_536, 102_400
 DIFFERENT = 64
 
 

@@ -137,11 +137,8 @@ def make_inputs(folder: Path) -> None:
                 file.write(block.astype(np.float16).tobytes())
         ids = [f"n{k // 1300:08d}_{k}.JPEG" for k in range(IMAGES)]
         write_table(work.path / "items.parquet", pa.table({"id": ids}))
-    teacher = Teacher(0.1)
-    shift = rng.standard_normal((WIDTH, WIDTH), dtype=np.float32) / 100
-    teacher.weights_ = np.eye(WIDTH, dtype=np.float32) + shift
-    teacher.bias_, teacher.mean_ = np.zeros(WIDTH, dtype=np.float32), np.zeros(WIDTH)
-    teacher.scale_ = teacher.identity_scale_ = 6.0
+    weights = np.eye(WIDTH, dtype=np.float32) + rng.standard_normal((WIDTH, WIDTH), dtype=np.float32) / 100
+    teacher = Teacher.of(weights, np.zeros(WIDTH), 0.0, 6.0, penalty=0.1)
     with Artifact(folder / "teacher", verb="teach", config={}, inputs={}) as work:
         teacher.write(work.path)
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _CACHE = tempfile.mkdtemp(prefix="likemind-cache-")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
@@ -42,3 +48,28 @@ def shared_data() -> Path:
         if (folder / "things" / "concepts.tsv").is_file():
             return folder
     pytest.skip("the public photographs are not at hand: set LIKEMIND_SHARED_DATA to their folder")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a disk of a size such as ``64k`` and returns its folder; another call changes the size."""
+    if sys.platform != "linux":
+        pytest.skip("a tmpfs is Linux's")
+    place = tmp_path / "disk"
+
+    def of(size: str) -> Path:
+        how, what = (
+            (["-o", f"remount,size={size}"], [])
+            if place.exists()
+            else (["-t", "tmpfs", "-o", f"size={size}"], ["tmpfs"])
+        )
+        place.mkdir(exist_ok=True)
+        tried = subprocess.run(["mount", *how, *what, str(place)], capture_output=True, text=True, check=False)
+        if tried.returncode:
+            place.rmdir()
+            pytest.skip(f"mounting a small disk is not permitted here: {tried.stderr.strip()}")
+        return place
+
+    yield of
+    if place.exists():
+        subprocess.run(["umount", "-l", str(place)], check=True)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from alone import without_likemind
 from evaluation.conftest import make_data
 from likemind.alignment.align import align
 from likemind.alignment.known import Known
@@ -81,19 +79,12 @@ PLAIN = {
     "timm": 'timm.create_model("local-dir:" + sys.argv[1], pretrained=True, num_classes=0).eval()(pixels)',
     "transformers": "transformers.AutoModel.from_pretrained(sys.argv[1]).eval()(pixel_values=pixels).pooler_output",
 }
-BLOCKED = textwrap.dedent("""
-    import importlib.abc, sys
-    class Blocked(importlib.abc.MetaPathFinder):
-        def find_spec(self, name, path=None, target=None):
-            if name.split(".")[0] == "likemind":
-                raise ImportError("blocked")
-    sys.meta_path.insert(0, Blocked())
-    import numpy as np, LIBRARY, torch
-    torch.set_num_threads(1)
+FORWARD = """
+    import numpy as np, LIBRARY
     pixels = torch.from_numpy(np.load(sys.argv[2]))
     with torch.inference_mode():
         np.save(sys.argv[3], (EXPRESSION).numpy())
-""")
+"""
 
 
 @pytest.mark.parametrize("library", ["timm", "transformers"])
@@ -113,9 +104,9 @@ def test_it_loads_in_its_own_library_without_likemind(
     size = base.preprocessing.size
     pixels = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
     np.save(tmp_path / "pixels.npy", pixels.numpy())
-    code = BLOCKED.replace("LIBRARY", library).replace("EXPRESSION", PLAIN[library])
+    code = FORWARD.replace("LIBRARY", library).replace("EXPRESSION", PLAIN[library])
     files = [tmp_path / "m" / "backbone", tmp_path / "pixels.npy", tmp_path / "out.npy"]
-    subprocess.run([sys.executable, "-c", code, *map(str, files)], check=True, cwd=tmp_path, capture_output=True)
+    without_likemind(code, *files, cwd=tmp_path)
     with torch.inference_mode():
         ours, before = model.backbone(pixels).numpy(), base(pixels).numpy()
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), ours, rtol=1e-4, atol=1e-5)

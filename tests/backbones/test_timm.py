@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import textwrap
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +11,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from alone import without_likemind
 from likemind.backbones.timm import _preprocessing, load_backbone, load_weights, save_backbone
 from likemind.errors import LikemindError
 from likemind.images.decode import Preprocessing
@@ -89,31 +87,18 @@ def test_all_of_the_preprocessing_survives(vit: Backbone, recipe: Preprocessing,
     assert tuple(data["mean"]) == recipe.mean
 
 
-PLAIN = textwrap.dedent("""
-    import importlib.abc, sys
-    class Blocked(importlib.abc.MetaPathFinder):
-        def find_spec(self, name, path=None, target=None):
-            if name.split(".")[0] == "likemind":
-                raise ImportError("blocked")
-    sys.meta_path.insert(0, Blocked())
-    import numpy as np, timm, torch
-    torch.set_num_threads(1)
+PLAIN = """
+    import numpy as np, timm
     model = timm.create_model("local-dir:" + sys.argv[1], pretrained=True, num_classes=0).eval()
     pixels = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         np.save(sys.argv[2], model(pixels).numpy())
-    try:
-        import likemind
-    except ImportError:
-        print("without likemind")
-""")
+"""
 
 
 def test_plain_timm_loads_it_without_us(vit: Backbone, tmp_path: Path) -> None:
     save_backbone(vit, tmp_path / "b")
-    command = [sys.executable, "-c", PLAIN, str(tmp_path / "b"), str(tmp_path / "out.npy")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert done.stdout == "without likemind\n"
+    without_likemind(PLAIN, tmp_path / "b", tmp_path / "out.npy", cwd=tmp_path)
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), run(vit).numpy())
 
 

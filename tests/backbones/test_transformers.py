@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_models import FAMILIES, PROCESSORS, SIZE, pixels, transformers_folder
 
+from alone import without_likemind
 from likemind.backbones import processor
 from likemind.backbones.timm import load_backbone, save_backbone
 from likemind.errors import LikemindError
@@ -164,16 +163,9 @@ def one_sentence(error: pytest.ExceptionInfo[LikemindError]) -> str:
     return text
 
 
-PLAIN = textwrap.dedent("""
-    import importlib.abc, sys
-    class Blocked(importlib.abc.MetaPathFinder):
-        def find_spec(self, name, path=None, target=None):
-            if name.split(".")[0] == "likemind":
-                raise ImportError("blocked")
-    sys.meta_path.insert(0, Blocked())
-    import json, numpy as np, torch, transformers
+PLAIN = """
+    import numpy as np, transformers
     from PIL import Image
-    torch.set_num_threads(1)
     pixels, picture = torch.from_numpy(np.load("x.npy")), Image.open("x.png")
     for folder in sys.argv[1:]:
         model, told = transformers.AutoModel.from_pretrained(folder, output_loading_info=True)
@@ -183,11 +175,7 @@ PLAIN = textwrap.dedent("""
         seen = processor(picture, return_tensors="pt")["pixel_values"][0].numpy()
         np.savez(folder + ".npz", pooled=found.pooler_output, token=found.last_hidden_state[:, 0], seen=seen)
         print(type(model).__name__, *sorted(told["missing_keys"]), *sorted(told["unexpected_keys"]))
-    try:
-        import likemind
-    except ImportError:
-        print("without likemind")
-""")
+"""
 
 
 def test_plain_transformers_loads_it_without_us(tmp_path: Path) -> None:
@@ -205,15 +193,12 @@ def test_plain_transformers_loads_it_without_us(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", pixels(backbones["SiglipModel"]).numpy())
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 71, 3), dtype=np.uint8))
     picture.save(tmp_path / "x.png")
-    command = [sys.executable, "-c", PLAIN, *kinds]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert done.stdout.splitlines() == [
+    assert without_likemind(PLAIN, *kinds, cwd=tmp_path) == [
         "SiglipVisionModel",
         "CLIPVisionModel",
         "ViTModel pooler.dense.bias pooler.dense.weight",  # BERT's pooler, which is no part of the embedding
         "Dinov2Model",
         "DINOv3ViTModel",
-        "without likemind",
     ]
     for kind, backbone in backbones.items():
         found = np.load(tmp_path / f"{kind}.npz")

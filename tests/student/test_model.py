@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
+from alone import without_likemind
 from likemind.backbones.timm import load_backbone
 from likemind.errors import LikemindError
 from likemind.features.embed import embed_rows
@@ -253,32 +254,19 @@ def test_saved_and_loaded_are_the_same_bits(model: AlignedModel, saved: Path, fo
             assert (saved.parent / "n" / file.relative_to(saved)).read_bytes() == file.read_bytes()
 
 
-PLAIN = textwrap.dedent("""
-    import importlib.abc, sys
-    class Blocked(importlib.abc.MetaPathFinder):
-        def find_spec(self, name, path=None, target=None):
-            if name.split(".")[0] == "likemind":
-                raise ImportError("blocked")
-    sys.meta_path.insert(0, Blocked())
-    import numpy as np, timm, torch
+PLAIN = """
+    import numpy as np, timm
     from PIL import Image
-    torch.set_num_threads(1)
     model = timm.create_model("local-dir:" + sys.argv[1], pretrained=True, num_classes=0).eval()
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
     with torch.inference_mode():
         np.save(sys.argv[3], model(transform(Image.open(sys.argv[2]).convert("RGB")).unsqueeze(0)).numpy())
-    try:
-        import likemind
-    except ImportError:
-        print("without likemind")
-""")
+"""
 
 
 def test_plain_timm_loads_the_backbone_without_us(model: AlignedModel, saved: Path, folder: Path) -> None:
     out = saved / "out.npy"
-    command = [sys.executable, "-c", PLAIN, str(saved / "backbone"), str(folder / "b.png"), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=saved)
-    assert done.stdout == "without likemind\n"
+    without_likemind(PLAIN, saved / "backbone", folder / "b.png", out, cwd=saved)
     pooled, _ = embed_rows(open_images(folder), [1], model.backbone)
     np.testing.assert_allclose(np.load(out), pooled, atol=1e-5, rtol=1e-4)
     centred = np.load(out) - model.centre

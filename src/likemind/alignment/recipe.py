@@ -23,6 +23,8 @@ class Recipe(BaseModel):
         beta: Share of the teacher in the mixture, 0–1.
         sharpness: κ, the mixture's similarities are κ · cosine.
         row_weight: Weight of the row-wise KL term beside the triplets' divergence; within packed batches.
+        fine_weight: Weight of a second row-wise KL term, from the student's *old* similarities alone, so sharp that
+            only near neighbours are in sight: what they are to each other stays. fineness: Its sharpness.
         batching: ``packed`` draws a group of images and many triplets among them; ``independent`` takes three fresh
             images a triplet, as the paper does: from a file of labels, or labelled on the fly as in packed batches.
         tuning: What learns: ``full``, all weights; ``lora``, a few numbers beside the backbone's linear layers, added
@@ -59,6 +61,8 @@ class Recipe(BaseModel):
     beta: float = Field(default=0.6, ge=0, le=1)
     sharpness: float = Field(default=15.0, gt=0)
     row_weight: float = Field(default=0.3, ge=0)
+    fine_weight: float = Field(default=0.0, ge=0)
+    fineness: float = Field(default=50.0, gt=0)
     batching: Literal["packed", "independent"] = "packed"
     tuning: Literal["full", "lora", "head"] = "full"
     rank: int = Field(default=8, ge=1)

@@ -1,95 +1,30 @@
-"""The command line: parse, call the function of the same name, print. No logic lives here."""
+"""The verbs that make something: features, judgements, a teacher, labels, a student."""
 
 from __future__ import annotations
 
-import errno
-import json
-import logging
-import signal
-import sys
-from collections.abc import Callable  # noqa: TC003 - typer reads annotations when it runs
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads annotations when it runs
 from typing import Annotated, Any, Literal
 
 import typer
 
-from likemind.errors import LikemindError, interrupted, shown
-
-_INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
-
-app = typer.Typer(
-    name="likemind",
-    help="Give any vision model a human sense of similarity (AligNet, Muttenthaler et al., Nature 2025).",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
+from likemind.cli.options import (
+    Address,
+    AsJson,
+    Backbone,
+    Engine,
+    Images,
+    Join,
+    Out,
+    Overwrite,
+    Seed,
+    Weights,
+    pairs_of,
+    place,
+    say,
+    value_of,
 )
 
 
-def _place(text: str) -> Any:
-    """Read a path; or a URL, of which a Path would drop a slash."""
-    from likemind.objects import url_of
-
-    return url_of(text) or Path(text)
-
-
-Out = Annotated[
-    Path,
-    typer.Option(
-        "--out",
-        "-o",
-        parser=_place,
-        metavar="PATH",
-        help="Where the result goes; the same command continues a killed run.",
-    ),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another run at --out.")]
-Seed = Annotated[int, typer.Option(min=0, help="Decides everything that is drawn.")]
-Images = Annotated[
-    Path,
-    typer.Argument(parser=_place, help="A folder, .tar or .parquet of images, or a folder or URL of these."),
-]
-Backbone = Annotated[
-    str,
-    typer.Argument(help="timm/NAME, a short name (siglip-b, …), hf/ORG/NAME, open_clip/MODEL:TAG, or a folder of one."),
-]
-Weights = Annotated[
-    str | None, typer.Option(help="A .safetensors, .pth or big_vision .npz file, or 'random'; the Hub's if left out.")
-]
-Join = Annotated[
-    list[Path] | None, typer.Option(help="More features of the same images, joined to FEATURES; repeat for more.")
-]
-Engine = Annotated[Literal["local", "ray"], typer.Option(help="ray: by Ray's workers, with the same result.")]
-Address = Annotated[str | None, typer.Option(help="Of a Ray cluster, such as auto; a local one if left out.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
-
-
-@app.callback(invoke_without_command=True)
-def _main(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the outcome.")] = False,
-) -> None:
-    if version:
-        from likemind import __version__
-
-        typer.echo(f"likemind {__version__}")
-        raise typer.Exit
-    logger = logging.getLogger("likemind")
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-
-
-def _say(as_json: bool, outcome: dict[str, Any], text: str) -> None:
-    typer.echo(json.dumps(outcome) if as_json else text)
-
-
-@app.command()
 def embed(
     images: Images,
     backbone: Backbone,
@@ -143,10 +78,9 @@ def embed(
     told = [{"out": place, **store.run["figures"]} for place, store in zip(places, stores, strict=True)]
     left = [f", {len(one['left_out'])} left out as unreadable" if one["left_out"] else "" for one in told]
     lines = [f"{one['out']}: {one['images']} images × {one['dim']}{bad}" for one, bad in zip(told, left, strict=True)]
-    _say(as_json, told[0] if layers is None else {"out": str(out), "layers": told}, "\n".join(lines))
+    say(as_json, told[0] if layers is None else {"out": str(out), "layers": told}, "\n".join(lines))
 
 
-@app.command()
 def judgements(
     path: Annotated[
         Path, typer.Argument(metavar="FILE", help="Answers, an embedding or ratings, as others keep them.")
@@ -172,7 +106,7 @@ def judgements(
     """Other people's judgements as Parquet, and what they hold."""
     import likemind
 
-    renamed = _pairs(column, "--column")
+    renamed = pairs_of(column, "--column")
     summary = likemind.judgements(
         path,
         out=out,
@@ -185,10 +119,9 @@ def judgements(
         overwrite=overwrite,
         **renamed,
     )
-    _say(as_json, summary.to_dict(), "\n".join(summary.lines()))
+    say(as_json, summary.to_dict(), "\n".join(summary.lines()))
 
 
-@app.command()
 def teach(
     features: Annotated[Path, typer.Argument(help="An output of `likemind embed`; with --preset, photographs.")],
     judgements: Annotated[Path, typer.Argument(help="Odd-one-out answers, or a model of people (an embedding).")],
@@ -220,7 +153,7 @@ def teach(
     import likemind
     from likemind.readers.judgements import read_triplets
 
-    renamed = _pairs(column, "--column")
+    renamed = pairs_of(column, "--column")
     answers = read_triplets(judgements, **renamed) if renamed else judgements
     given: dict[str, Any] = {"mixes": mix, "people": people, "preset": preset}
     teacher = likemind.teach(
@@ -246,16 +179,15 @@ def teach(
         f"(ceiling {facts['ceiling']:.3f}, source {facts['source']}){few}"
     )
     chosen = {"penalty": None if teacher.is_identity else teacher.penalty, "mix": teacher.mix}
-    _say(as_json, {"out": str(out), **chosen, **facts}, text)
+    say(as_json, {"out": str(out), **chosen, **facts}, text)
 
 
-@app.command()
 def label(
-    features: Annotated[Path, typer.Argument(parser=_place, help="Features by the teacher's backbone; path or URL.")],
+    features: Annotated[Path, typer.Argument(parser=place, help="Features by the teacher's backbone; path or URL.")],
     teacher: Annotated[
         Path,
         typer.Argument(
-            parser=_place,
+            parser=place,
             metavar="TEACHER",
             help="An output of `likemind teach`, or gLocal's transform.npz; path or URL.",
         ),
@@ -305,10 +237,9 @@ def label(
     figures = read_run(fetched(out))["figures"]
     mean, ties = figures["mean_entropy"], figures["ties"]
     text = f"{out}: {n} triplets; mean entropy {mean:.3f} of {1.0986:.3f} nats, {ties:.2%} ties"
-    _say(as_json, {"out": str(out), **figures}, text)
+    say(as_json, {"out": str(out), **figures}, text)
 
 
-@app.command()
 def align(
     images: Images,
     backbone: Backbone,
@@ -355,7 +286,7 @@ def align(
         validation=validation,
         out=out,
         recipe=recipe,
-        changes={name: _value(text) for name, text in _pairs(changes, "--set").items()},
+        changes={name: value_of(text) for name, text in pairs_of(changes, "--set").items()},
         control=control,
         seed=seed,
         weights=weights,
@@ -369,176 +300,4 @@ def align(
     )
     chosen = model.config
     text = f"{out}: ships {chosen.shipped} (α {chosen.alpha:g}, β {chosen.beta:g})"
-    _say(as_json, {"out": str(out), "shipped": chosen.shipped, "alpha": chosen.alpha, "beta": chosen.beta}, text)
-
-
-@app.command()
-def evaluate(
-    models: Annotated[list[str], typer.Argument(help="NAME=PATH, or PATH; each is compared with those before it.")],
-    data: Annotated[Path, typer.Option(help="An evaluation folder.")],
-    out: Out,
-    sets: Annotated[
-        Path | None, typer.Option(help="A folder of data sets (`likemind data`) that robustness is tested on.")
-    ] = None,
-    suite: Annotated[
-        str, typer.Option(help="all, or some of human,calibration,generalisation,robustness,structure.")
-    ] = "all",
-    intervals: Annotated[
-        Literal["clustered", "independent"], typer.Option(help="Whether triplets share images and people.")
-    ] = "clustered",
-    features: Annotated[Path | None, typer.Option(help="A folder that keeps features for other evaluations.")] = None,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Leave out items without an image instead of stopping.")
-    ] = False,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out unreadable images instead of stopping.")
-    ] = False,
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
-    """Scores and paired comparisons on held-out objects."""
-    import likemind
-
-    named = [model if "=" in model else f"{Path(model).name}={model}" for model in models]
-    pairs = _pairs(named, "MODELS")
-    results = likemind.evaluate(
-        pairs,
-        data=data,
-        out=out,
-        sets=sets,
-        suite=suite,
-        intervals=intervals,
-        features=features,
-        allow_missing=allow_missing,
-        skip_bad=skip_bad,
-        seed=seed,
-        overwrite=overwrite,
-    )
-    _say(as_json, results.model_dump(mode="json", by_alias=True), results.table())
-
-
-@app.command()
-def report(
-    results: Annotated[Path, typer.Argument(help="An output of `likemind evaluate`.")],
-    out: Out = Path("report.html"),
-    labels: Annotated[Path | None, typer.Option(help="An output of `likemind label`: shows its clusters.")] = None,
-    no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Show no image of the data set.")] = False,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
-    """One self-contained HTML page."""
-    import likemind
-
-    page = likemind.report(results, out=out, labels=labels, pictures=not no_pictures, overwrite=overwrite)
-    _say(as_json, {"out": str(page)}, str(page))
-
-
-@app.command()
-def demo(
-    out: Out = Path("runs/demo"),
-    world: Annotated[str, typer.Option(help="emoji or photos.")] = "emoji",
-    data_dir: Annotated[Path | None, typer.Option(help="Photographs and human data; fetched if left out.")] = None,
-    student: Annotated[str, typer.Option(help="lite0 or vit.")] = "lite0",
-    seed: Seed = 0,
-    no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Make the page without pictures.")] = False,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
-    """The whole job, in a world of drawings and *simulated* answers or of photographs and a model of people."""
-    import likemind
-
-    results = likemind.demo(
-        world=world,
-        data_dir=data_dir,
-        student=student,
-        out=out,
-        seed=seed,
-        pictures=not no_pictures,
-        overwrite=overwrite,
-    )
-    text = f"{results.table()}\n\n{results.run['dataset']['about']}\nOpen {out / 'report.html'}"
-    _say(as_json, results.model_dump(mode="json", by_alias=True), text)
-
-
-@app.command()
-def data(
-    name: Annotated[str | None, typer.Argument(help="Of a data set; all are listed if left out.")] = None,
-    sets: Annotated[Path | None, typer.Option(help="The folder of data sets; Likemind's cache if left out.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """What data sets there are; with a name, fetches it, or says where to ask."""
-    import likemind
-
-    found = likemind.data(name, sets=sets)
-    told = [one.lines() if name else one.lines()[:3] for one in found]
-    _say(as_json, {"data": [one.to_dict() for one in found]}, "\n".join("\n".join(lines) for lines in told))
-
-
-@app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """What works on this machine, and how to mend what does not."""
-    import likemind
-
-    diagnosis = likemind.doctor()
-    _say(as_json, diagnosis.to_dict(), "\n".join(diagnosis.lines()))
-    if not diagnosis.ok:
-        raise typer.Exit(1)
-
-
-def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
-    """Read NAME=TEXT, each name once."""
-    found: dict[str, str] = {}
-    for text in texts or []:
-        name, sign, value = text.partition("=")
-        if not sign or not name or not value:
-            raise LikemindError(f"{option} {text!r} is not NAME=VALUE: write it so")
-        if name in found:
-            raise LikemindError(f"{option} names {name!r} twice: give it once")
-        found[name] = value
-    return found
-
-
-def _value(text: str) -> object:
-    """Read a value that is valid JSON as such, any other as text (so that NaN and Infinity are no numbers)."""
-    try:
-        return json.loads(text, parse_constant=str)
-    except json.JSONDecodeError:
-        return text
-
-
-def main() -> None:
-    """Run a command; exit code 2 and one sentence for the user's mistake, 130 after Ctrl-C, 1 for ours."""
-    code = run(app)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and done; Python's clearing up may take a second
-    exec("")  # noqa: S102  forgets a Ctrl-C inside an exec, for which ``python -m`` kills itself whatever the exit code
-    sys.exit(code)
-
-
-def run(command: Callable[..., Any], args: list[str] | None = None) -> int:
-    """Call a command and return its exit code."""
-    try:
-        command(args=args, standalone_mode=True)
-    except LikemindError as error:
-        sys.stderr.write(f"likemind: {shown(str(error))}\n")
-        return 2
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        sys.stderr.write(f"likemind: {shown(str(error.filename))} is too long for a path: choose a shorter one\n")
-        return 2
-    except SystemExit as stopped:
-        code = stopped.code if isinstance(stopped.code, int) else 1
-    except BaseException as error:
-        if not interrupted(error):
-            raise
-        code = _INTERRUPTED
-    else:
-        code = 0
-    if code == _INTERRUPTED:  # typer turns Ctrl-C into this code without a word
-        sys.stderr.write("likemind: interrupted; the same command continues\n")
-    return code
-
-
-if __name__ == "__main__":
-    main()
+    say(as_json, {"out": str(out), "shipped": chosen.shipped, "alpha": chosen.alpha, "beta": chosen.beta}, text)
