@@ -75,7 +75,7 @@ def test_where_few_shot_is_unknown_only_backbones_are_shipped() -> None:
 def test_what_is_measured_is_what_can_be_shipped(world: World) -> None:
     known, recipe = world.known(), quick(alphas=(1.0, 0.5), betas=(0.25, 0.75))
     student = moved(Student.start(world.backbone, known, recipe, 0), size=0.3)
-    validation = Validation(world.data, 0)
+    validation = Validation(world.data, 0, world.backbone)
     base, found = measure(student.at, recipe, validation)
     assert (base.shipped, base.alpha, base.beta) == ("backbone", 0.0, 0.0)
     shapes = [(c.shipped, c.alpha, c.beta) for c in found]
@@ -109,5 +109,5 @@ def test_without_a_head_there_are_backbones_only(world: World) -> None:
     known = world.known()
     student = Student.start(world.backbone, known, quick(), 0)
     student.head = None
-    _, found = measure(student.at, quick(alphas=(1.0, 0.5)), Validation(world.data, 0))
+    _, found = measure(student.at, quick(alphas=(1.0, 0.5)), Validation(world.data, 0, world.backbone))
     assert [(c.shipped, c.alpha) for c in found] == [("backbone", 1.0), ("backbone", 0.5)]

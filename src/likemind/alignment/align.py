@@ -129,7 +129,7 @@ def align(
         if not work.done:
             known = known_in(work.path)
             known.check(plan)
-            watched = Validation(data, seed) if data is not None else None
+            watched = Validation(data, seed, model) if data is not None else None
             if (plan.steps >= LONG if ladder is None else ladder) and "ladder" not in work.notes:
                 work.note(ladder=[asdict(rung) for rung in climb(known, plan, seed, running)])
             student = Student.start(model, known, plan, seed)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from likemind.alignment.zeroshot import ZeroShot
+from likemind.backbones.text import text_tower
 from likemind.choice import fit_temperature
 from likemind.episodes import Episode, draw_episodes
 from likemind.evaluation.fewshot import fewshot
@@ -71,9 +72,18 @@ class Candidate:
 
 
 class Validation:
-    """Validation objects, ready to be asked about many candidates."""
+    """Validation objects, ready to be asked about many candidates.
 
-    def __init__(self, data: EvaluationSet, seed: int) -> None:
+    Args:
+        data: The evaluation folder.
+        seed: Of the few-shot episodes.
+        backbone: The student's, as it was before; the text tower that it came with tells the zero-shot accuracy.
+
+    Attributes:
+        zeroshot: What tells it; None of a backbone without a text tower.
+    """
+
+    def __init__(self, data: EvaluationSet, seed: int, backbone: Backbone) -> None:
         self.data = data
         self.ids = [item.id for item in data.select("validation")]
         self.images: ImageCollection = data.images().select(self.ids)
@@ -86,6 +96,8 @@ class Validation:
         if self._few:
             categories = [item.category for item in self._few]
             self._tasks = [draw_episodes(categories, k, seed, episodes=EPISODES) for k in SHOTS]
+        tower = text_tower(backbone)
+        self.zeroshot = ZeroShot(tower, [item.category for item in data.select("validation")]) if tower else None
 
     def pooled(self, model: AlignedModel) -> np.ndarray:
         """Return the backbone's output for the validation images."""
@@ -99,12 +111,6 @@ class Validation:
         """Return the mean of an embedding's 1- and 5-shot accuracy, or NaN where no categories were held out."""
         few = rows[self._few_rows]
         return float(np.mean([fewshot(few, tasks, self._seed).value for tasks in self._tasks] or [np.nan]))
-
-    def zeroshot(self, backbone: Backbone) -> Callable[[np.ndarray], float] | None:
-        """Return what gives the zero-shot accuracy of a pooled output, of a backbone that open_clip has a text for."""
-        if backbone.library != "open_clip":
-            return None
-        return ZeroShot(backbone, [item.category for item in self.data.select("validation")]).accuracy
 
     def temperature(self, rows: np.ndarray) -> float:
         """Return the temperature at which the embedding's choices fit people's best."""
@@ -126,11 +132,11 @@ def measure(
         return Candidate(kind, alpha, beta, validation.agreement(rows), validation.fewshot(rows))
 
     untouched = model_at(0.0)
-    pooled, zeroshot = validation.pooled(untouched), validation.zeroshot(untouched.backbone)
+    pooled, zeroshot = validation.pooled(untouched), validation.zeroshot
 
     def backbone(alpha: float, rows: np.ndarray, pooled: np.ndarray) -> Candidate:
         found = candidate("backbone", alpha, 0.0, rows)
-        return replace(found, zeroshot=zeroshot(pooled)) if zeroshot else found
+        return replace(found, zeroshot=zeroshot.accuracy(pooled)) if zeroshot else found
 
     base = backbone(0.0, untouched.embeddings(pooled)["backbone"], pooled)
     found = []

@@ -2,51 +2,40 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from likemind.backbones.timm import save_backbone
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
-
-    from likemind.backbones.base import Backbone
+    from likemind.backbones.text import TextTower
 
 PROMPT = "a photo of a {}."
+_AT_ONCE = 256
 
 
 class ZeroShot:
-    """Names of categories, as the text tower of one of open_clip's models embeds them.
+    """Names of categories, as a text tower embeds them.
 
     Args:
-        backbone: A vision tower of open_clip, whose files keep its text tower and its projection.
+        tower: The text tower beside the backbone.
         categories: The category of each image; ``_`` is read as a space.
 
     Example:
-        >>> ZeroShot(load_backbone("open_clip/ViT-B-32:openai"), ["cat", "dog"])  # doctest: +SKIP
+        >>> tower = text_tower(load_backbone("open_clip/ViT-B-32:openai"))  # doctest: +SKIP
+        >>> ZeroShot(tower, ["cat", "dog"]).accuracy(pooled)  # doctest: +SKIP
     """
 
-    def __init__(self, backbone: Backbone, categories: Sequence[str]) -> None:
-        import open_clip
-
+    def __init__(self, tower: TextTower, categories: Sequence[str]) -> None:
         names, labels = np.unique(np.array(categories), return_inverse=True)
-        with tempfile.TemporaryDirectory() as folder:
-            save_backbone(backbone, Path(folder))
-            model, _ = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
-            tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(
-                [PROMPT.format(str(name).replace("_", " ")) for name in names]
-            )
+        texts = [PROMPT.format(str(name).replace("_", " ")) for name in names]
         with torch.inference_mode():
-            text = model.eval().encode_text(tokens, normalize=True)
+            rows = [tower.embed(texts[start : start + _AT_ONCE]) for start in range(0, len(texts), _AT_ONCE)]
         self.chance = 1 / len(names)
-        self._labels, self._text = labels, text.float()
-        self._visual: Any = model.visual if backbone.layer == "pooled" else None
+        self._labels, self._project = labels, tower.project
+        self._text = torch.nn.functional.normalize(torch.cat(rows).float())
 
     def accuracy(self, pooled: np.ndarray) -> float:
         """Return the share of images whose own category is the nearest.
@@ -55,15 +44,6 @@ class ZeroShot:
             pooled: (n, d), the backbone's output.
         """
         with torch.inference_mode():
-            rows = torch.nn.functional.normalize(self._projected(torch.from_numpy(pooled)))
+            rows = torch.nn.functional.normalize(self._project(torch.from_numpy(pooled)))
             chosen = (rows @ self._text.T).argmax(dim=1).numpy()
         return float((chosen == self._labels).mean())
-
-    def _projected(self, pooled: Tensor) -> Tensor:
-        """Take the pooled output into the space shared with text, by the projection that alignment leaves alone."""
-        projected: Tensor = pooled
-        if getattr(self._visual, "proj", None) is not None:
-            projected = pooled @ self._visual.proj
-        elif hasattr(self._visual, "trunk"):
-            projected = self._visual.head(pooled)
-        return projected

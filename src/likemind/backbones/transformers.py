@@ -57,6 +57,9 @@ FAMILIES = {
 }
 """By the ``model_type`` in ``config.json``."""
 
+IMAGE_TEXT = {"clip": "CLIPModel", "siglip": "SiglipModel"}
+"""Of the models that hold a text tower beside the vision tower: the class of the whole."""
+
 _UNUSED = re.compile(
     r"(text_model|text_projection|visual_projection|logit_scale|logit_bias|classifier|decoder)\b"
     r"|(vit\.|vision_model\.)?pooler\.|.*\b(mask_token|position_ids)$"
@@ -110,18 +113,20 @@ def load(name: str, *, weights: str | None, layer: str, preprocessing: Preproces
         layer = saved.layer
     family = FAMILIES[config["model_type"]]
     kind, output = _choose(family, layer, config["model_type"])
-    with _quiet():
+    with quiet():
         model = _build(folder, config, kind, family, weights)
     found = preprocessing or (saved.preprocessing if saved else preprocessing_of(folder))
     _check_size(folder, family, model.config, found)
     _still(model)
     module = Pooled(model, output).eval()
-    about = {
+    about: dict[str, Any] = {
         "library": "transformers",
         "class": kind,
         "architecture": _architecture(kind, model.config),
         "snippet": _snippet(kind, output, family),
     }
+    if config["model_type"] in IMAGE_TEXT and weights != "random":
+        about["text"] = (str(folder), weights)
     if not folder_given(name):
         about["hub_id"] = name.removeprefix("hf/").partition("@")[0]
     if (folder / "preprocessor_config.json").exists():
@@ -134,7 +139,7 @@ def save(backbone: Backbone, folder: Path) -> None:
     """Write a backbone so that ``transformers.AutoModel.from_pretrained(FOLDER)`` loads it without us."""
     model: Any = backbone.module.model
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as work, _quiet():
+    with tempfile.TemporaryDirectory() as work, quiet():
         model.save_pretrained(work, max_shard_size="1TB")
         for path in sorted(Path(work).iterdir()):
             write_atomic(folder / path.name, path.read_bytes())
@@ -150,7 +155,7 @@ def _require() -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence transformers' bars and warnings: what they say is looked at and said by us."""
     from transformers.utils import logging
 
@@ -178,14 +183,19 @@ def _folder(name: str, weights: str | None) -> Path:
     repository, _, revision = name.partition("@")
     about = ["config.json", "preprocessor_config.json", "processor_config.json", ADAPTER]
     if weights is not None:
-        return _download(repository, revision or None, about)
-    found = _download(repository, revision or None, [*about, "model*.safetensors", "model.safetensors.index.json"])
+        return download(repository, revision or None, about)
+    found = download(repository, revision or None, [*about, "model*.safetensors", "model.safetensors.index.json"])
     if not any(found.glob("*.safetensors")):
-        found = _download(repository, revision or None, [*about, "pytorch_model*.bin", "pytorch_model.bin.index.json"])
+        found = download(repository, revision or None, [*about, "pytorch_model*.bin", "pytorch_model.bin.index.json"])
     return found
 
 
-def _download(repository: str, revision: str | None, files: list[str]) -> Path:
+def download(repository: str, revision: str | None, files: list[str]) -> Path:
+    """Fetch a repository's files of these names, and return the folder that they are in.
+
+    Raises:
+        LikemindError: They cannot be had.
+    """
     from huggingface_hub import snapshot_download
 
     try:
@@ -233,20 +243,7 @@ def _build(folder: Path, raw: dict[str, Any], kind: str, family: _Family, weight
         if weights == "random":
             config.dtype = "float32"
             return cls._from_config(config, attn_implementation="sdpa", dtype=torch.float32, **family.arguments)
-        state = None if weights is None else read_weights(Path(weights))
-        model, told = cls.from_pretrained(
-            None if state is not None else str(folder),
-            config=config,
-            state_dict=state,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            weights_only=True,
-            dtype=torch.float32,
-            attn_implementation="sdpa",
-            **family.arguments,
-        )
+        model, told = pretrained(cls, config, str(folder), weights, **family.arguments)
     except LikemindError:
         raise
     except Exception as error:  # noqa: BLE001 - on files that do not fit, transformers raises whatever it stumbles over
@@ -255,6 +252,28 @@ def _build(folder: Path, raw: dict[str, Any], kind: str, family: _Family, weight
         ) from None
     _check_complete(weights or str(folder), kind, told)
     return model
+
+
+def pretrained(cls: Any, config: Any, folder: str, weights: str | None, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+    """Load a model of this class in float32 from a folder, or from a file of weights; say what found no place.
+
+    No code in the folder is run, and nothing is fetched.
+    """
+    state = None if weights is None else read_weights(Path(weights))
+    model, told = cls.from_pretrained(
+        None if state is not None else folder,
+        config=config,
+        state_dict=state,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        weights_only=True,
+        dtype=torch.float32,
+        attn_implementation="sdpa",
+        **arguments,
+    )
+    return model, told
 
 
 def _check_complete(where: str, kind: str, told: dict[str, Any]) -> None:
