@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from likemind.alignment.checkpoint import BEST, LAST, Standing
 from likemind.alignment.known import Known
 from likemind.alignment.ladder import LONG, climb
-from likemind.alignment.loop import train
 from likemind.alignment.others import Others
 from likemind.alignment.recipe import Recipe, resolve_recipe
 from likemind.alignment.retention import Validation, choose_shipped, measure
-from likemind.alignment.trainee import Student
+from likemind.alignment.rounds import clear_rounds, train_rounds
 from likemind.alignment.trainer import Running
 from likemind.artifacts import Artifact, PathLike, read_run, write_json
 from likemind.backbones.layers import OWN
@@ -30,6 +29,7 @@ from likemind.student.model import AlignedModel, ModelConfig
 from likemind.teacher.teacher import Teacher
 
 if TYPE_CHECKING:
+    from likemind.alignment.trainee import Student
     from likemind.backbones.base import Backbone
 
 
@@ -121,8 +121,7 @@ def align(
     if not others.first:
         folder = others.hear()
         if folder is not None:
-            known = known_in(Path(folder))
-            train(Student.start(model, known, plan, seed), known, plan, seed, Path(folder), running)
+            train_rounds(known_in(Path(folder)), plan, seed, Path(folder), running)
             others.hear()
         return AlignedModel.from_pretrained(out, backbone=model.module if model.library == "module" else None)
     with Artifact(out, verb="align", config=config, inputs=inputs, overwrite=overwrite) as work:
@@ -132,9 +131,8 @@ def align(
             watched = Validation(data, seed, model) if data is not None else None
             if (plan.steps >= LONG if ladder is None else ladder) and "ladder" not in work.notes:
                 work.note(ladder=[asdict(rung) for rung in climb(known, plan, seed, running)])
-            student = Student.start(model, known, plan, seed)
             others.tell(str(work.path))
-            standing = train(student, known, plan, seed, work.path, running, watched)
+            student, standing = train_rounds(known, plan, seed, work.path, running, watched)
             work.figures = _ship(
                 student, known, plan, watched, work.path, standing, _about_base(backbone, model, weights)
             )
@@ -163,6 +161,10 @@ def _check(
     if labels is not None and from_file and labels["config"]["control"] != control:
         made, here = ("with", "without") if labels["config"]["control"] else ("without", "with")
         raise LikemindError(f"the labels were made {made} --control and this run is {here} it: make both alike")
+    if recipe.rounds > 1 and recipe.target == "paper":
+        raise LikemindError(
+            "in rounds the mixture's fixed head teaches, and the paper target's learns: pass --set rounds=1"
+        )
     if recipe.target == "mixture" and recipe.tuning == "head":
         raise LikemindError(
             "the mixture target teaches the backbone and has no head that learns: pass --set target=paper, or "
@@ -241,6 +243,7 @@ def _ship(
     write_json(
         folder / "retention.json", _finite({name: figures.get(name) for name in ("base", "shipped", "candidates")})
     )
+    clear_rounds(folder)
     shutil.rmtree(folder / "base-features", ignore_errors=True)
     for name in (LAST, BEST):
         (folder / name).unlink(missing_ok=True)

@@ -81,6 +81,11 @@ class Known:
         assert self.features is not None
         return self.source.transform(FeatureStore.load(self.features).rows(self.images.ids))
 
+    def teach_again(self, features: FeatureStore) -> None:
+        """Take the teacher's similarities of other features of its own width from now on; the clusters stay."""
+        _ = self.clusters
+        self.taught = self.source.transform(features.rows(self.images.ids))
+
     def check(self, recipe: Recipe) -> None:
         """Refuse labels of other images, and a teacher of another backbone without that backbone's features."""
         if self.from_file(recipe):

@@ -23,8 +23,6 @@ class Recipe(BaseModel):
         beta: Share of the teacher in the mixture, 0–1.
         sharpness: κ, the mixture's similarities are κ · cosine.
         row_weight: Weight of the row-wise KL term beside the triplets' divergence; within packed batches.
-        fine_weight: Weight of a second row-wise KL term, from the student's *old* similarities alone, so sharp that
-            only near neighbours are in sight: what they are to each other stays. fineness: Its sharpness.
         batching: ``packed`` draws a group of images and many triplets among them; ``independent`` takes three fresh
             images a triplet, as the paper does: from a file of labels, or labelled on the fly as in packed batches.
         tuning: What learns: ``full``, all weights; ``lora``, a few numbers beside the backbone's linear layers, added
@@ -36,7 +34,9 @@ class Recipe(BaseModel):
         similarity: Of the ``paper`` target's head, ``dot`` or ``cosine``; the mixture's is the cosine.
         temperature: τ of the student's similarities; 100 in the released code, whose head starts at random.
         target_temperature: τ† of the target's similarities; 1 in the released code.
-        steps: Optimiser steps.
+        rounds: Of training: in each after the first the ``mixture``'s head on the last round's student is the teacher,
+            and the student starts from its first weights again.
+        steps: Optimiser steps a round.
         images: Images a packed batch, or a few more, so that every cluster gives equally many.
         clusters: Clusters that these come from.
         triplets: Triplets a batch.
@@ -58,11 +58,9 @@ class Recipe(BaseModel):
 
     target: Literal["mixture", "paper"] = "mixture"
     objective: Literal["jensen_shannon", "kl", "hard"] = "jensen_shannon"
-    beta: float = Field(default=0.6, ge=0, le=1)
+    beta: float = Field(default=0.8, ge=0, le=1)
     sharpness: float = Field(default=15.0, gt=0)
-    row_weight: float = Field(default=0.3, ge=0)
-    fine_weight: float = Field(default=0.0, ge=0)
-    fineness: float = Field(default=50.0, gt=0)
+    row_weight: float = Field(default=1.0, ge=0)
     batching: Literal["packed", "independent"] = "packed"
     tuning: Literal["full", "lora", "head"] = "full"
     rank: int = Field(default=8, ge=1)
@@ -70,6 +68,7 @@ class Recipe(BaseModel):
     similarity: Literal["dot", "cosine"] = "dot"
     temperature: float = Field(default=1.0, gt=0)
     target_temperature: float = Field(default=1.0, gt=0)
+    rounds: int = Field(default=1, ge=1)
     steps: int = Field(default=400, ge=1)
     images: int = Field(default=96, ge=3)
     clusters: int = Field(default=12, ge=2)
@@ -78,7 +77,7 @@ class Recipe(BaseModel):
     head_learning_rate: float = Field(default=2e-5, gt=0)
     warmup: float = Field(default=0.1, ge=0, lt=1)
     from_zero: bool = False
-    pull: float = Field(default=5.0, ge=0)
+    pull: float = Field(default=20.0, ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoint_every: int = Field(default=20, ge=1)
     validate_every: int = Field(default=100, ge=0)

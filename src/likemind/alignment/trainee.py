@@ -136,10 +136,8 @@ def student_loss(student: Student, pooled: Tensor, batch: Batch, known: Known, r
     loss = wanted_loss(target, similarity, recipe)
     parts = {"loss": loss}
     if whole is not None:
-        wanted, new, old = whole
-        rows, fine = row_loss(wanted, new), row_loss(recipe.fineness * old, recipe.fineness / recipe.sharpness * new)
-        together = loss + recipe.row_weight * rows + recipe.fine_weight * fine
-        parts = {"loss": together, "triplets": loss, "rows": rows, "fine": fine}
+        rows = row_loss(*whole)
+        parts = {"loss": loss + recipe.row_weight * rows, "triplets": loss, "rows": rows}
     return {**parts, "accuracy": (choose(similarity) == target.argmax(dim=1)).float().mean()}
 
 
@@ -160,7 +158,7 @@ def choices(
     batch: Batch,
     known: Known,
     recipe: Recipe,
-    whole: tuple[Tensor, Tensor, Tensor] | None = None,
+    whole: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the similarities of each triplet's pairs: those that are wanted, and the student's.
 
@@ -198,12 +196,10 @@ def _within(recipe: Recipe) -> bool:
     return recipe.target == "mixture" and recipe.batching == "packed"
 
 
-def _grams(
-    student: Student, pooled: Tensor, batch: Batch, known: Known, recipe: Recipe
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return, of all pairs of images, what is wanted and what the student has, both times κ, and the old cosines."""
-    old, human, new = (rows @ rows.T for rows in _mixture(student, pooled, batch, known))
-    return recipe.sharpness * ((1 - recipe.beta) * old + recipe.beta * human), recipe.sharpness * new, old
+def _grams(student: Student, pooled: Tensor, batch: Batch, known: Known, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    old, human, new = _mixture(student, pooled, batch, known)
+    wanted = (1 - recipe.beta) * old @ old.T + recipe.beta * human @ human.T
+    return recipe.sharpness * wanted, recipe.sharpness * new @ new.T
 
 
 def _mixture(student: Student, pooled: Tensor, batch: Batch, known: Known) -> tuple[Tensor, Tensor, Tensor]:
