@@ -5,8 +5,9 @@
 
 Every way differs from the photographs world's recipe by the fields that its name tells. Each run's figures are kept in
 ``OUT/NAME/heldout.json``; what is there is not made again. Prints Markdown rows for ``docs/retention.md``: differences
-from the base on held-out concepts and unseen classes, which neither teacher, student nor the choice of what is shipped
-has seen. Agreement is with VICE, a model of people (``human_model``).
+from the base on held-out concepts and unseen classes, which neither teacher nor student has seen, with the weights at
+θ₀ + α(θ − θ₀). ``teacher`` is the linear map on the untouched backbone. Agreement is with VICE, a model of people
+(``human_model``). A way takes some five minutes of one core.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from likemind.episodes import Episode, accuracies, draw_episodes
 from likemind.evaluation.intervals import mean_estimate
 from likemind.features.embed import embed_rows
 from likemind.images.collection import ImageCollection, open_images
-from likemind.student.model import AlignedModel, mix
+from likemind.student.model import AlignedModel, mix, unit
 from likemind.teacher.gram import dot_pairs
+from likemind.teacher.teacher import Teacher
 from likemind.worlds.demo import PLANS
 
 if TYPE_CHECKING:
@@ -37,10 +39,13 @@ if TYPE_CHECKING:
 PAPER: dict[str, object] = {"target": "paper", "head_learning_rate": 5e-4}
 WAYS: dict[str, dict[str, object]] = {
     "default": {},
+    **{f"pull {pull:g}": {"pull": pull} for pull in (1.0, 5.0, 60.0)},
     **{f"beta {beta:g}": {"beta": beta} for beta in (0.4, 0.6, 1.0)},
+    "beta 1, steps 400": {"beta": 1.0, "steps": 400},
+    "two rounds": {"rounds": 2},
+    "two rounds, pull 5": {"rounds": 2, "pull": 5.0},
+    **{f"row term {weight:g}": {"row_weight": weight} for weight in (0.0, 0.3, 3.0)},
     **{f"sharpness {sharpness:g}": {"sharpness": sharpness} for sharpness in (7.5, 30.0)},
-    **{f"row term {weight:g}": {"row_weight": weight} for weight in (0.0, 0.3, 3.0, 10.0)},
-    **{f"pull {pull:g}": {"pull": pull} for pull in (0.0, 1.0, 20.0)},
     **{f"rate {rate:g}": {"learning_rate": rate} for rate in (2e-4, 1e-3)},
     **{f"steps {steps}": {"steps": steps} for steps in (100, 400)},
     **{f"images {images}": {"images": images} for images in (48, 192)},
@@ -48,6 +53,7 @@ WAYS: dict[str, dict[str, object]] = {
     "paper, head from teacher": PAPER,
 }
 SHOTS, EPISODES = (1, 5), 100
+ALPHAS = (1.0, 0.75, 0.5)
 
 
 @dataclass
@@ -80,10 +86,10 @@ class Held:
         """Return the backbone's output."""
         return embed_rows(self.images, range(len(self.images)), model.backbone)[0]
 
-    def score(self, unit: np.ndarray) -> dict[str, np.ndarray]:
+    def score(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return agreement a triplet and accuracy a task."""
-        found = {"agreement": agreement(dot_pairs(torch.from_numpy(unit).double(), self.triplets), self.people).numpy()}
-        return found | {f"{k}-shot": accuracies(unit[self.few], tasks) for k, tasks in self.tasks.items()}
+        found = {"agreement": agreement(dot_pairs(torch.from_numpy(rows).double(), self.triplets), self.people).numpy()}
+        return found | {f"{k}-shot": accuracies(rows[self.few], tasks) for k, tasks in self.tasks.items()}
 
 
 def points(ours: dict[str, np.ndarray], base: dict[str, np.ndarray]) -> dict[str, list[float]]:
@@ -95,18 +101,27 @@ def points(ours: dict[str, np.ndarray], base: dict[str, np.ndarray]) -> dict[str
     return found
 
 
-def layers(model: AlignedModel, held: Held) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the embeddings that a model has, and the mixes of backbone and head that retention may ship."""
-    rows = model.embeddings(held.pooled(model))
-    yield from rows.items()
-    if "head" in rows:
-        for share in (0.25, 0.5, 0.75):
-            yield f"mix {share:g}", mix(rows["backbone"], rows["head"], share)
+def layers(model: AlignedModel, untouched: AlignedModel, held: Held) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the embeddings that a model has along the line to the untouched one, and a mix of backbone and head."""
+    first = untouched.backbone.module.state_dict()
+    last = {name: value.clone() for name, value in model.backbone.module.state_dict().items()}
+    for alpha in ALPHAS:
+        moved = {
+            name: torch.lerp(first[name], value, alpha) if value.is_floating_point() else value
+            for name, value in last.items()
+        }
+        model.backbone.module.load_state_dict(moved)
+        rows = model.embeddings(held.pooled(model))
+        yield f"backbone, α {alpha:g}", rows["backbone"]
+        if "head" in rows:
+            yield f"mix of a quarter, α {alpha:g}", mix(rows["backbone"], rows["head"], 0.25)
+            yield f"head, α {alpha:g}", rows["head"]
 
 
-def measure(way: str, demo: Path, out: Path, held: Held, base: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
+def measure(way: str, demo: Path, out: Path, held: Held, untouched: AlignedModel, seed: int) -> dict[str, Any]:
     """Align in one way, and return what it gives on what is held out."""
     told = out / way.replace(" ", "-").replace(",", "")
+    base = held.score(untouched.embeddings(held.pooled(untouched))["backbone"])
     if (told / "heldout.json").exists():
         return dict(json.loads((told / "heldout.json").read_text()))
     model = likemind.align(
@@ -117,12 +132,11 @@ def measure(way: str, demo: Path, out: Path, held: Held, base: dict[str, np.ndar
         features=demo / "features",
         validation=demo / "data",
         out=told,
-        changes=PLANS["photos"].recipe | {"max_loss": 0.5} | WAYS[way],
+        changes=PLANS["photos"].recipe | {"alphas": (1.0,)} | WAYS[way],
         seed=seed,
+        ladder=False,
     )
-    shipped = model.config
-    found: dict[str, Any] = {"way": way, "shipped": f"{shipped.shipped} α {shipped.alpha:g} β {shipped.beta:g}"}
-    found["layers"] = {name: points(held.score(unit), base) for name, unit in layers(model, held)}
+    found = {name: points(held.score(rows), base) for name, rows in layers(model, untouched, held)}
     (told / "heldout.json").write_text(json.dumps(found, indent=1))
     return found
 
@@ -138,15 +152,22 @@ def main() -> None:
     torch.set_num_threads(1)
     held = Held.of(EvaluationSet.load(asked.demo / "data"), asked.seed)
     untouched = AlignedModel.from_pretrained(asked.demo / "base")
-    base = held.score(untouched.embeddings(held.pooled(untouched))["backbone"])
-    print(f"base: {', '.join(f'{name} {values.mean():.3f}' for name, values in base.items())}")
+    pooled = held.pooled(untouched)
+    base, taught = untouched.embeddings(pooled)["backbone"], Teacher.load(asked.demo / "teacher").transform(pooled)
+    scores = held.score(base)
+    print(f"base: {', '.join(f'{name} {values.mean():.3f}' for name, values in scores.items())}")
     print("| way | layer | agreement | 1-shot | 5-shot |\n|---|---|---|---|---|")
-    for way in asked.only or WAYS:
-        found = measure(way, asked.demo, asked.out, held, base, asked.seed)
-        for layer, figures in found["layers"].items():
-            cells = " | ".join(f"{a:+.1f} [{b:+.1f}, {c:+.1f}]" for a, b, c in figures.values())
-            named = f"{layer} ({found['shipped']})" if layer == "shipped" else layer
-            print(f"| {way} | {named} | {cells} |", flush=True)
+    for share in (0.25, 0.5, 0.75, 1.0):
+        show("teacher", f"share {share:g}", points(held.score(mix(base, unit(taught), share)), scores))
+    for way in asked.only if asked.only is not None else WAYS:
+        for layer, figures in measure(way, asked.demo, asked.out, held, untouched, asked.seed).items():
+            show(way, layer, figures)
+
+
+def show(way: str, layer: str, figures: dict[str, list[float]]) -> None:
+    """Print a row."""
+    cells = " | ".join(f"{a:+.1f} [{b:+.1f}, {c:+.1f}]" for a, b, c in figures.values())
+    print(f"| {way} | {layer} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def demo(
     out: Out = Path("runs/demo"),
     world: Annotated[str, typer.Option(help="emoji or photos.")] = "emoji",
     data_dir: Annotated[Path | None, typer.Option(help="Photographs and human data; fetched if left out.")] = None,
-    student: Annotated[str, typer.Option(help="lite0 or vit.")] = "lite0",
+    student: Annotated[str, typer.Option(help="lite0, lite2 or vit.")] = "lite0",
     seed: Seed = 0,
     no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Make the page without pictures.")] = False,
     overwrite: Overwrite = False,

