@@ -84,7 +84,10 @@ PLANS = {
         clusters=150,
         penalties=(0.01, 0.003, 0.001),
         training="training.parquet",
-        slower={"vit": {"steps": 80, "images": 64, "clusters": 8, "learning_rate": 1e-4}},
+        slower={
+            "lite2": {"steps": 120},
+            "vit": {"steps": 80, "images": 64, "clusters": 8, "learning_rate": 1e-4},
+        },
     ),
 }
 
