@@ -208,7 +208,8 @@ def test_answers_in_short(people: Evidence) -> None:
         ("Closer to a model of people?", "Yes"),
         ("Closer to what people answered?", "Yes"),
         ("Closer to what people rated?", "Yes"),
-        ("Better at few-shot?", "No difference seen"),
+        ("Better from one picture?", "No difference seen"),
+        ("Better from five pictures?", "No difference seen"),
     ]
     assert found[0].amount == "+2.9 points of agreement"
     assert found[0].interval == "[2.1, 3.7]"

@@ -24,7 +24,7 @@ _THEMES = {
     "Doubt": ("Is the model unsure where they are?", ("ece.after", "ece.before", "entropy_rt.spearman")),
     "Order": ("Do clusters follow meaning?", ("grouping.ami",)),
 }
-_SHORT = ("agreement.all", *_RECORDED, "fewshot.k5", "entropy_rt.spearman")
+_SHORT = ("agreement.all", *_RECORDED, "fewshot.k1", "fewshot.k5", "entropy_rt.spearman")
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,8 @@ def _answer(evidence: Evidence, comparison: Comparison, metric: MetricId, observ
         "agreement.all": f"Closer to {observers}?",
         "accuracy": f"Closer to what {who} answered?",
         "rsa.spearman": f"Closer to what {who} rated?",
-        "fewshot.k5": "Better at few-shot?",
+        "fewshot.k1": "Better from one picture?",
+        "fewshot.k5": "Better from five pictures?",
         "entropy_rt.spearman": "In doubt where they are slow?",
     }[metric.stem]
     scores = [
@@ -275,10 +276,9 @@ def _answer(evidence: Evidence, comparison: Comparison, metric: MetricId, observ
         for model, layer in (evidence.after or evidence.before, evidence.before)
     ]
     levels = " against ".join(how.number(score.value) for score in scores if score)
-    where = {"accuracy": metric.dataset, "rsa.spearman": metric.dataset, "fewshot.k5": _pictures(metric.stem)}
     parts = [
         levels,
-        where.get(metric.stem, ""),
+        metric.dataset if metric.stem in _RECORDED else "",
         f"n\u00a0{count(comparison.n)} {how.counted}",
         words.source_name(source),
     ]
