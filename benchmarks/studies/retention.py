@@ -1,7 +1,7 @@
 """What alignment costs: agreement with people against few-shot accuracy, for many ways to align one student.
 
     python -m likemind demo --world photos --out DEMO        # once: world, teacher, labels, features, backbone
-    python benchmarks/studies/retention.py DEMO OUT [--only NAME …] [--seed 0]
+    python benchmarks/studies/retention.py DEMO OUT [--only NAME …] [--seed 0] [--draw FILE]
 
 Every way differs from the photographs world's recipe by the fields that its name tells. Each run's figures are kept in
 ``OUT/NAME/heldout.json``; what is there is not made again. Prints Markdown rows for ``docs/retention.md``: differences
@@ -148,6 +148,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--only", nargs="*", choices=WAYS)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--draw", type=Path, help="a picture of the frontier")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     held = Held.of(EvaluationSet.load(asked.demo / "data"), asked.seed)
@@ -157,17 +158,38 @@ def main() -> None:
     scores = held.score(base)
     print(f"base: {', '.join(f'{name} {values.mean():.3f}' for name, values in scores.items())}")
     print("| way | layer | agreement | 1-shot | 5-shot |\n|---|---|---|---|---|")
-    for share in (0.25, 0.5, 0.75, 1.0):
-        show("teacher", f"share {share:g}", points(held.score(mix(base, unit(taught), share)), scores))
+    shares = (0.25, 0.5, 0.75, 1.0)
+    found = {"teacher": {f"share {s:g}": points(held.score(mix(base, unit(taught), s)), scores) for s in shares}}
+    show("teacher", found["teacher"])
     for way in asked.only if asked.only is not None else WAYS:
-        for layer, figures in measure(way, asked.demo, asked.out, held, untouched, asked.seed).items():
-            show(way, layer, figures)
+        found[way] = measure(way, asked.demo, asked.out, held, untouched, asked.seed)
+        show(way, found[way])
+    if asked.draw:
+        draw(found, asked.draw)
 
 
-def show(way: str, layer: str, figures: dict[str, list[float]]) -> None:
-    """Print a row."""
-    cells = " | ".join(f"{a:+.1f} [{b:+.1f}, {c:+.1f}]" for a, b, c in figures.values())
-    print(f"| {way} | {layer} | {cells} |", flush=True)
+def show(way: str, found: dict[str, dict[str, list[float]]]) -> None:
+    """Print a row a layer."""
+    for layer, figures in found.items():
+        cells = " | ".join(f"{a:+.1f} [{b:+.1f}, {c:+.1f}]" for a, b, c in figures.values())
+        print(f"| {way} | {layer} | {cells} |", flush=True)
+
+
+def draw(found: dict[str, dict[str, dict[str, list[float]]]], out: Path) -> None:
+    """Draw agreement against 1-shot: a line a way along α, at the backbone and at the mix of a quarter."""
+    from matplotlib import pyplot as plt
+
+    figure, panes = plt.subplots(1, 2, figsize=(9, 4.2), sharex=True, sharey=True, layout="constrained")
+    for pane, layer in zip(panes, ("backbone", "mix of a quarter"), strict=True):
+        for way, layers_of in found.items():
+            kept = [one for name, one in layers_of.items() if way == "teacher" or name.startswith(layer)]
+            x, y = ([one[metric][0] for one in kept] for metric in ("1-shot", "agreement"))
+            pane.plot(x, y, "k--" if way == "teacher" else "o-", lw=1.2, ms=3.5, label=way)
+        pane.axvline(0, color="0.7", lw=0.8)
+        pane.set(title=f"{layer}, α 1, ¾, ½", xlabel="1-shot accuracy, points from the base", xlim=(-7, 0.5))
+    panes[0].set_ylabel("agreement, points from the base")
+    panes[1].legend(fontsize=7, frameon=False)
+    figure.savefig(out)
 
 
 if __name__ == "__main__":
