@@ -4,7 +4,7 @@
     python benchmarks/packed.py DEMO OUT [--quick]
 
 One student, EfficientNet-Lite0 at 128 px, three seeds of its batches. Independent: 200 steps of 32 triplets of three
-fresh images (a picture drawn twice is forwarded once). Packed: whole runs with a tenth, a third and all of its images,
+fresh images (a picture drawn twice is forwarded once). Packed: runs of their own with a tenth and a third of its images,
 96 a step and 2,048 triplets among them. Target, rates and pull are the photographs world's; the row-wise term exists
 within packed batches alone. Judged on held-out concepts and unseen classes at ``backbone``, as trained (α = 1).
 
@@ -28,7 +28,7 @@ import likemind
 from likemind.datasets.evaluation_set import EvaluationSet
 from likemind.worlds.demo import PLANS
 
-SHARES = {"tenth": 0.1, "third": 1 / 3, "whole": 1.0}
+SHARES = {"tenth": 0.1, "third": 1 / 3}
 METRICS = ("photos/heldout/agreement.all@backbone", "caltech101/unseen/fewshot.k5@backbone")
 
 
