@@ -317,7 +317,7 @@ def test_the_same_is_skipped_and_another_refused(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(world, tmp_path / "m", quick(steps=1))
-    monkeypatch.setattr(module, "train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(module, "train_rounds", lambda *_: pytest.fail("trained again"))
     with caplog.at_level(logging.INFO, "likemind"):
         run(world, tmp_path / "m", quick(steps=1))
     assert "nothing to do" in caplog.text
