@@ -4,9 +4,9 @@
     python benchmarks/packed.py DEMO OUT [--quick]
 
 One student, EfficientNet-Lite0 at 128 px, three seeds of its batches. Independent: 200 steps of 32 triplets of three
-fresh images (a picture drawn twice is forwarded once). Packed: runs of their own with a tenth and a third of its images,
-96 a step and 2,048 triplets among them. Target, rates and pull are the photographs world's; the row-wise term exists
-within packed batches alone. Judged on held-out concepts and unseen classes at ``backbone``, as trained (α = 1).
+fresh images (a picture drawn twice is forwarded once). Packed: runs of their own with a tenth and a third of those
+images, 96 a step and 2,048 triplets among them. Target, rates and pull are the photographs world's; the row-wise term
+exists within packed batches alone. Judged on held-out concepts and unseen classes at ``backbone``, as trained (α = 1).
 
 Row ``images``: images of the independent runs ÷ those of the shortest packed runs whose agreement, the mean of the
 seeds, is not below theirs; 0 if none is. Agreement is with VICE, a model of people (``human_model``). What is in OUT is
