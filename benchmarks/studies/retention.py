@@ -118,10 +118,11 @@ def layers(model: AlignedModel, untouched: AlignedModel, held: Held) -> Iterator
             yield f"head, α {alpha:g}", rows["head"]
 
 
-def measure(way: str, demo: Path, out: Path, held: Held, untouched: AlignedModel, seed: int) -> dict[str, Any]:
+def measure(
+    way: str, demo: Path, out: Path, held: Held, untouched: AlignedModel, base: dict[str, np.ndarray], seed: int
+) -> dict[str, Any]:
     """Align in one way, and return what it gives on what is held out."""
     told = out / way.replace(" ", "-").replace(",", "")
-    base = held.score(untouched.embeddings(held.pooled(untouched))["backbone"])
     if (told / "heldout.json").exists():
         return dict(json.loads((told / "heldout.json").read_text()))
     model = likemind.align(
@@ -162,7 +163,7 @@ def main() -> None:
     found = {"teacher": {f"share {s:g}": points(held.score(mix(base, unit(taught), s)), scores) for s in shares}}
     show("teacher", found["teacher"])
     for way in asked.only if asked.only is not None else WAYS:
-        found[way] = measure(way, asked.demo, asked.out, held, untouched, asked.seed)
+        found[way] = measure(way, asked.demo, asked.out, held, untouched, scores, asked.seed)
         show(way, found[way])
     if asked.draw:
         draw(found, asked.draw)

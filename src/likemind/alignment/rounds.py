@@ -49,6 +49,13 @@ def train_rounds(
     for number in range(1, rounds):
         log.info("align: round %d of %d", number, rounds)
         known.teach_again(_student_features(known, recipe, seed, folder / f"round-{number}", running, validation))
+    return _trained(known, recipe, seed, folder, running, validation)
+
+
+def _trained(
+    known: Known, recipe: Recipe, seed: int, folder: Path, running: Running, validation: Validation | None
+) -> tuple[Student, Standing]:
+    """Return one round's student, and where its training stands."""
     student = Student.start(known.backbone, known, recipe, seed)
     return student, train(student, known, recipe, seed, folder, running, validation)
 
@@ -62,8 +69,7 @@ def _student_features(
     out = folder / "features"
     if not out.exists():
         folder.mkdir(exist_ok=True)
-        student = Student.start(known.backbone, known, recipe, seed)
-        train(student, known, recipe, seed, folder, running, validation)
+        student, _ = _trained(known, recipe, seed, folder, running, validation)
         if PartialState().is_main_process:
             embed(known.images, student.cpu().at(1.0).backbone, out=out)
         PartialState().wait_for_everyone()

@@ -11,13 +11,16 @@ from likemind.cli.options import (
     Address,
     AsJson,
     Backbone,
+    Column,
     Engine,
     Images,
     Join,
     Out,
     Overwrite,
+    Preparation,
     Seed,
     Weights,
+    Workers,
     pairs_of,
     place,
     say,
@@ -37,16 +40,12 @@ def embed(
             help="pooled, or NAME:cls, NAME:mean or NAME of a module; repeat for more: a folder in --out each.",
         ),
     ] = None,
-    preprocessing: Annotated[
-        Literal["alignet"] | None, typer.Option(help="AligNet's instead of the backbone's own.")
-    ] = None,
+    preprocessing: Preparation = None,
     precision: Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="Of the arithmetic.")] = "auto",
     dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Of the stored rows.")] = "float32",
     engine: Engine = "local",
     address: Address = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that decode; one less than there are processors.")
-    ] = None,
+    workers: Workers = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable images, and count them.")] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Read the images' and the store's bytes again for their hash.")
@@ -99,7 +98,7 @@ def judgements(
     order: Annotated[str | None, typer.Option(help="Of an embedding's rows: items or photographs.")] = None,
     scale: Annotated[str | None, typer.Option(help="Of ratings: similarity or dissimilarity.")] = None,
     variable: Annotated[str | None, typer.Option(help="Of a .mat file.")] = None,
-    column: Annotated[list[str] | None, typer.Option(help="OURS=THEIRS, such as item_0=left; repeat for more.")] = None,
+    column: Column = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -143,7 +142,7 @@ def teach(
     local_weight: Annotated[float, typer.Option(help="Share of that wish, at least 0 and below 1.")] = 0.25,
     preset: Annotated[str | None, typer.Option(help="alignet: embed photographs as the paper's teacher does.")] = None,
     weights: Annotated[str | None, typer.Option(help="Of the preset's backbone: a file, or 'random'.")] = None,
-    column: Annotated[list[str] | None, typer.Option(help="OURS=THEIRS, such as item_0=left; repeat for more.")] = None,
+    column: Column = None,
     groups: Annotated[Path | None, typer.Option(help="Table of id and category; folds keep categories whole.")] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -257,15 +256,11 @@ def align(
     control: Annotated[bool, typer.Option("--control", help="Learn from the unaligned teacher (UnAligNet).")] = False,
     seed: Seed = 0,
     weights: Weights = None,
-    preprocessing: Annotated[
-        Literal["alignet"] | None, typer.Option(help="AligNet's instead of the backbone's own.")
-    ] = None,
+    preprocessing: Preparation = None,
     ladder: Annotated[
         bool | None, typer.Option("--ladder/--no-ladder", help="Climb the ladder of tests first; before long runs.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that decode; one less than there are processors.")
-    ] = None,
+    workers: Workers = None,
     images_at_once: Annotated[
         int | None, typer.Option(min=1, help="Images forwarded at once, where a batch does not fit into memory.")
     ] = None,

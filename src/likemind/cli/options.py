@@ -44,6 +44,9 @@ Weights = Annotated[
 Join = Annotated[
     list[Path] | None, typer.Option(help="More features of the same images, joined to FEATURES; repeat for more.")
 ]
+Preparation = Annotated[Literal["alignet"] | None, typer.Option(help="AligNet's instead of the backbone's own.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Threads that decode; one less than there are processors.")]
+Column = Annotated[list[str] | None, typer.Option(help="OURS=THEIRS, such as item_0=left; repeat for more.")]
 Engine = Annotated[Literal["local", "ray"], typer.Option(help="ray: by Ray's workers, with the same result.")]
 Address = Annotated[str | None, typer.Option(help="Of a Ray cluster, such as auto; a local one if left out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
