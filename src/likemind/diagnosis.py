@@ -27,6 +27,7 @@ _MODULES = {
     "scikit-learn": "sklearn",
     "import-linter": "importlinter",
     "pre-commit": "pre_commit",
+    "protobuf": "google.protobuf",
     "mkdocs-material": "material",
     "pytest-xdist": "xdist",
     "open_clip_torch": "open_clip",
