@@ -18,7 +18,7 @@ from likemind.progress import log
 
 if TYPE_CHECKING:
     from likemind.artifacts import PathLike
-    from likemind.datasets.catalogue import DataSet
+    from likemind.datasets.dataset import DataSet
     from likemind.datasets.download import Server
 
 
