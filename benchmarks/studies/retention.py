@@ -1,13 +1,14 @@
 """What alignment costs: agreement with people against few-shot accuracy, for many ways to align one student.
 
     python -m likemind demo --world photos --out DEMO        # once: world, teacher, labels, features, backbone
-    python benchmarks/studies/retention.py DEMO OUT [--only NAME …] [--seed 0] [--draw FILE]
+    python benchmarks/studies/retention.py DEMO OUT [--student lite0] [--only NAME …] [--seed 0] [--draw FILE]
 
-Every way differs from the photographs world's recipe by the fields that its name tells. Each run's figures are kept in
-``OUT/NAME/heldout.json``; what is there is not made again. Prints Markdown rows for ``docs/retention.md``: differences
-from the base on held-out concepts and unseen classes, which neither teacher nor student has seen, with the weights at
-θ₀ + α(θ − θ₀). ``teacher`` is the linear map on the untouched backbone. Agreement is with VICE, a model of people
-(``human_model``). A way takes some five minutes of one core.
+Every way differs from the photographs world's recipe for this student by the fields that its name tells. Each run's
+figures are kept in ``OUT/NAME/heldout.json``; what is there is not made again. Prints Markdown rows for
+``docs/retention.md``: differences from the base on held-out concepts and unseen classes, which neither teacher nor
+student has seen, with the weights at θ₀ + α(θ − θ₀). ``teacher`` is the linear map on the untouched backbone, where the
+teacher stands on it. Agreement is with VICE, a model of people (``human_model``). A way takes some five minutes of one
+core.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from likemind.images.collection import ImageCollection, open_images
 from likemind.student.model import AlignedModel, mix, unit
 from likemind.teacher.gram import dot_pairs
 from likemind.teacher.teacher import Teacher
-from likemind.worlds.demo import PLANS
+from likemind.worlds.demo import PLANS, STUDENTS, TEACHING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +52,8 @@ WAYS: dict[str, dict[str, object]] = {
     **{f"images {images}": {"images": images} for images in (48, 192)},
     "paper": PAPER | {"head": "random", "temperature": 100.0},
     "paper, head from teacher": PAPER,
+    **{f"lora {rank}": {"tuning": "lora", "rank": rank, "learning_rate": 1e-3} for rank in (2, 8, 32)},
+    "lora 8, pull 0": {"tuning": "lora", "learning_rate": 1e-3, "pull": 0.0},
 }
 SHOTS, EPISODES = (1, 5), 100
 ALPHAS = (1.0, 0.75, 0.5)
@@ -119,22 +122,24 @@ def layers(model: AlignedModel, untouched: AlignedModel, held: Held) -> Iterator
 
 
 def measure(
-    way: str, demo: Path, out: Path, held: Held, untouched: AlignedModel, base: dict[str, np.ndarray], seed: int
+    way: str, asked: argparse.Namespace, held: Held, untouched: AlignedModel, base: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """Align in one way, and return what it gives on what is held out."""
-    told = out / way.replace(" ", "-").replace(",", "")
+    told = asked.out / way.replace(" ", "-").replace(",", "")
     if (told / "heldout.json").exists():
         return dict(json.loads((told / "heldout.json").read_text()))
+    demo, plan = asked.demo, PLANS["photos"]
+    behind = demo / "teacher-features"  # where the teacher stands on another backbone than the student
     model = likemind.align(
-        open_images(demo / "data" / PLANS["photos"].training),
+        open_images(demo / "data" / plan.training),
         str(demo / "backbone"),
         teacher=demo / "teacher",
         triplets=demo / "labels",
-        features=demo / "features",
+        features=behind if behind.exists() else demo / "features",
         validation=demo / "data",
         out=told,
-        changes=PLANS["photos"].recipe | {"alphas": (1.0,)} | WAYS[way],
-        seed=seed,
+        changes=plan.recipe | plan.slower.get(asked.student, {}) | {"alphas": (1.0,)} | WAYS[way],
+        seed=asked.seed,
         ladder=False,
     )
     found = {name: points(held.score(rows), base) for name, rows in layers(model, untouched, held)}
@@ -147,6 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demo", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--student", choices=STUDENTS, default="lite0")
     parser.add_argument("--only", nargs="*", choices=WAYS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--draw", type=Path, help="a picture of the frontier")
@@ -155,15 +161,17 @@ def main() -> None:
     held = Held.of(EvaluationSet.load(asked.demo / "data"), asked.seed)
     untouched = AlignedModel.from_pretrained(asked.demo / "base")
     pooled = held.pooled(untouched)
-    base, taught = untouched.embeddings(pooled)["backbone"], Teacher.load(asked.demo / "teacher").transform(pooled)
+    base = untouched.embeddings(pooled)["backbone"]
     scores = held.score(base)
     print(f"base: {', '.join(f'{name} {values.mean():.3f}' for name, values in scores.items())}")
     print("| way | layer | agreement | 1-shot | 5-shot |\n|---|---|---|---|---|")
-    shares = (0.25, 0.5, 0.75, 1.0)
-    found = {"teacher": {f"share {s:g}": points(held.score(mix(base, unit(taught), s)), scores) for s in shares}}
-    show("teacher", found["teacher"])
+    found: dict[str, dict[str, Any]] = {}
+    if TEACHING[asked.student] == asked.student:
+        taught, shares = unit(Teacher.load(asked.demo / "teacher").transform(pooled)), (0.25, 0.5, 0.75, 1.0)
+        found["teacher"] = {f"share {s:g}": points(held.score(mix(base, taught, s)), scores) for s in shares}
+        show("teacher", found["teacher"])
     for way in asked.only if asked.only is not None else WAYS:
-        found[way] = measure(way, asked.demo, asked.out, held, untouched, scores, asked.seed)
+        found[way] = measure(way, asked, held, untouched, scores)
         show(way, found[way])
     if asked.draw:
         draw(found, asked.draw)
