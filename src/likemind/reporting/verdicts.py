@@ -289,5 +289,5 @@ def _answer(evidence: Evidence, comparison: Comparison, metric: MetricId, observ
         answer[0].upper() + answer[1:],
         f"{how.signed(comparison.difference)} {how.unit}".strip(),
         how.interval(comparison.low, comparison.high),
-        "\u00a0· ".join(part for part in parts if part),
+        "\u00a0· ".join(part for part in parts if part) + _alone(comparison),
     )
